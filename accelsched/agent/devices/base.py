@@ -1,0 +1,140 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The contract of device drivers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from oslo_config import cfg
+
+from accelsched import errors, names, wire
+from accelsched.conf import devices
+
+
+class DeviceError(errors.AccelschedError):
+    """A device could not be handed out; the text is fit for the server's owner."""
+
+
+@dataclass(frozen=True)
+class MdevAttachment:
+    """A mediated device, to be given to the domain by its uuid."""
+
+    provider: str
+    uuid: str
+
+
+@dataclass(frozen=True)
+class PciAttachment:
+    """A whole PCI function; ``managed``: libvirt binds it to vfio-pci and gives it back afterwards."""
+
+    provider: str
+    address: str
+    managed: bool = True
+
+
+@dataclass(frozen=True)
+class SimulatedAttachment:
+    """Nothing real: shown in the domain's metadata and nowhere else."""
+
+    provider: str
+    name: str
+
+
+Attachment = MdevAttachment | PciAttachment | SimulatedAttachment
+
+
+@dataclass(frozen=True)
+class Device:
+    """One physical (or simulated) device: a resource provider below its host's."""
+
+    name: str  # of the resource provider, e.g. HOST_pci_0000_41_00_0
+    how: str  # the driver that hands it out: mdev, pci, simulated
+    inventories: Mapping[str, wire.InventoryReport]
+    traits: frozenset[str]
+    address: str | None = None  # of the PCI function, if it is one
+    capacity_rule: Mapping[str, Any] | None = None  # how its classes share it, see wire.ProviderReport
+
+
+@dataclass(frozen=True)
+class PresentDevice:
+    """Something a driver made that carries our mark."""
+
+    mark: str  # what the driver knows it by, e.g. the uuid of a mediated device
+    server_uuid: str | None  # whose it is; None when that is not on record
+
+
+@dataclass(frozen=True)
+class HostContext:
+    """What a driver may need to know of the host it serves."""
+
+    conf: cfg.ConfigOpts
+    host: str
+    node_uuid: str
+    state_path: Path
+
+
+class DeviceDriver(ABC):
+    """One way of handing hardware to servers. Every method may be repeated, and called from several threads."""
+
+    simulated: ClassVar[bool] = False
+
+    def __init__(self, context: HostContext) -> None:
+        self.context = context
+
+    @abstractmethod
+    def discover(self) -> list[Device]:
+        """Return the devices there are now; what is wrong with one never hides the others."""
+
+    @abstractmethod
+    def prepare(self, server_uuid: str, allocation: wire.DeviceAllocation) -> list[Attachment]:
+        """Make what the allocation promises, or find it made, and return how to attach it.
+
+        :raises DeviceError: when it cannot be done
+        """
+
+    def marks(self, server_uuid: str, allocation: wire.DeviceAllocation) -> frozenset[str]:
+        """Return the marks of what :meth:`prepare` makes for this allocation."""
+        return frozenset()
+
+    def present(self) -> list[PresentDevice]:
+        """Return what this driver made and has not removed. Drivers that leave nothing behind return nothing."""
+        return []
+
+    def release(self, server_uuid: str) -> None:  # noqa: B027 - most drivers leave nothing behind
+        """Remove everything that was made for a server, whatever is left of it.
+
+        :raises DeviceError: when something is still in use
+        """
+
+    def remove(self, mark: str) -> None:  # noqa: B027 - most drivers leave nothing behind
+        """Remove one thing of :meth:`present` that belongs to no server."""
+
+
+def numa_traits(node: int | None) -> frozenset[str]:
+    """Return the trait that says which NUMA node a device is on; none when nobody knows."""
+    return frozenset() if node is None else frozenset({names.numa_node_trait(node)})
+
+
+def link_traits(conf: cfg.ConfigOpts, device: str) -> frozenset[str]:
+    """Return the traits that say which devices fast links join a device with.
+
+    :param device: its PCI address, or gpu_N for a simulated one
+    """
+    return frozenset(map(names.link_partition_trait, devices.link_partitions(conf, device)))
+
+
+def inventory(total: int) -> wire.InventoryReport:
+    """Return the inventory of a device that is neither reserved from nor oversold."""
+    return {
+        "total": total,
+        "reserved": 0,
+        "min_unit": 1,
+        "max_unit": total,
+        "step_size": 1,
+        "allocation_ratio": 1.0,
+    }

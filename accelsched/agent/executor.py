@@ -1,0 +1,220 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Carries out what the plan says, one action at a time for each server, and tells how it went."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import traceback
+from collections.abc import Callable
+
+from oslo_log import log
+
+from accelsched import errors, wire
+from accelsched.agent import plan
+from accelsched.agent.host import Host
+from accelsched.agent.reporter import Reporter
+from accelsched.agent.virt.base import NO_ORDER, CarriedOut, InterruptedBuildError, Progress
+from accelsched.agent.workers import Workers
+
+LOG = log.getLogger(__name__)
+
+_MESSAGE_MAX = 500
+_DETAILS_MAX = 8000
+
+
+class Executor:
+    """Turns actions into work of a thread pool."""
+
+    def __init__(self, workers: Workers, reporter: Reporter, look_again: Callable[[str], None]) -> None:
+        """
+        :param look_again: called with a host's name when its servers should be compared anew soon
+        """
+        self._workers = workers
+        self._reporter = reporter
+        self._look_again = look_again
+        self._lock = threading.Lock()
+        self._logged: set[tuple[str, str, str]] = set()  # failed removals that were logged
+
+    def act(self, host: Host, action: plan.Action) -> None:
+        """Start an action; what is being worked on already is left alone."""
+        match action:
+            case plan.Observe(server_uuid, state, fault, order, incarnation):
+                self._observe(host, server_uuid, state, fault=fault, order=order, incarnation=incarnation)
+            case plan.Build(assignment):
+                build = functools.partial(self._build, host, assignment)
+                # One that is built but is not to run has an order to be carried out.
+                self._submit(host, assignment["server_uuid"], build, True, look=not _runs(assignment))
+            case plan.Resume(assignment):
+                self._submit(host, assignment["server_uuid"], lambda stop: self._resume(host, assignment, stop), True)
+            case plan.Obey(assignment):
+                self._submit(
+                    host, assignment["server_uuid"], lambda stop: self._obey(host, assignment, stop), True, True
+                )
+            case plan.Remove(server_uuid, announce):
+                # What is not to be announced may have to be built anew.
+                remove = functools.partial(self._remove, host, server_uuid, announce)
+                self._submit(host, server_uuid, lambda _stop: remove(), False, look=not announce)
+            case plan.RemoveDevice(driver, mark):
+                self._submit(host, mark, lambda _stop: self._remove_device(host, driver, mark), False)
+            case plan.Cancel(server_uuid):
+                self._workers.cancel((host.name, server_uuid))
+
+    def _submit(
+        self, host: Host, key: str, action: Callable[[threading.Event], None], builds: bool, look: bool = False
+    ) -> None:
+        """Run an action in a thread.
+
+        :param builds: whether it ends when the server is not wanted any more
+        :param look: whether the server is looked at afterwards
+        """
+
+        def done(cancelled: bool) -> None:
+            if cancelled or look:
+                self._look_again(host.name)
+
+        def run(cancelled: threading.Event) -> None:
+            try:
+                action(cancelled)
+            except Exception:  # the next comparison finds whatever was left undone
+                LOG.exception("An action on %s of host %s failed", key, host.name)
+
+        self._workers.submit((host.name, key), run, builds=builds, done=done)
+
+    def _observe(
+        self,
+        host: Host,
+        server_uuid: str,
+        state: plan.State,
+        detail: str = "",
+        fault: wire.Fault | None = None,
+        order: CarriedOut = NO_ORDER,
+        incarnation: int = 1,
+    ) -> None:
+        seen: wire.Observation = {
+            "host": host.name,
+            "server_uuid": server_uuid,
+            "state": state,
+            "detail": detail,
+            "fault": fault,
+        }
+        if incarnation > 1:
+            seen["incarnation"] = incarnation
+        if order.number:
+            seen |= {"order": order.number, "order_fault": order.fault}
+        self._reporter.observe(seen)
+
+    def _build(self, host: Host, assignment: wire.Assignment, cancelled: threading.Event) -> None:
+        server_uuid = assignment["server_uuid"]
+        observe = functools.partial(self._observe, host, server_uuid, incarnation=assignment.get("incarnation", 1))
+        progress = Progress(lambda detail: observe("building", detail), cancelled)
+        try:
+            host.build(assignment, progress)
+        except InterruptedBuildError:
+            LOG.info("Building server %s was interrupted", server_uuid)
+            return
+        except errors.UnavailableError as exc:  # the hypervisor is away, nothing is wrong with the server
+            self._log_once(host, server_uuid, "built", exc)
+            return
+        except Exception as exc:  # whatever it is, the owner is told and nothing stays behind
+            why = f"{exc}: {exc.__cause__}" if exc.__cause__ else str(exc)
+            LOG.warning("Server %s could not be built: %s", server_uuid, why, exc_info=not _expected(exc))
+            failure = plan.Failure(plan.fingerprint(assignment), fault_of(exc))
+            host.failures.record(server_uuid, failure)
+            self._clean_up(host, server_uuid)
+            observe("error", fault=failure.fault)
+            return
+        LOG.info("Server %s runs", server_uuid)
+        observe("active", order=_last_order(assignment))
+
+    def _resume(self, host: Host, assignment: wire.Assignment, cancelled: threading.Event) -> None:
+        server_uuid = assignment["server_uuid"]
+        observe = functools.partial(self._observe, host, server_uuid, incarnation=assignment.get("incarnation", 1))
+        try:
+            host.build(assignment, Progress(lambda _detail: None, cancelled))
+        except InterruptedBuildError:
+            return
+        except Exception as exc:  # tried again at the next comparison; the owner's disk is never removed for it
+            self._log_once(host, server_uuid, "started again", exc)
+            observe("stopped", "could not be started again", fault_of(exc))
+            return
+        LOG.info("Server %s runs again", server_uuid)
+        observe("active", order=_last_order(assignment))
+
+    def _obey(self, host: Host, assignment: wire.Assignment, cancelled: threading.Event) -> None:
+        server_uuid, order = assignment["server_uuid"], assignment["order"]
+        fault: wire.Fault | None = None
+        try:
+            host.obey(assignment, Progress(lambda _detail: None, cancelled))
+        except InterruptedBuildError:
+            return
+        except errors.UnavailableError as exc:
+            self._log_once(host, server_uuid, f"made {order['power']}", exc)
+            return
+        except Exception as exc:  # the owner is told; the server is left as it is, and to its next order
+            fault = fault_of(exc)
+            LOG.warning(
+                "Order %s of server %s failed: %s", order["number"], server_uuid, exc, exc_info=not _expected(exc)
+            )
+        host.virt.carried_out(server_uuid, CarriedOut(order["number"], fault))
+
+    def _remove(self, host: Host, server_uuid: str, announce: bool) -> None:
+        if self._clean_up(host, server_uuid):
+            LOG.info("Server %s was removed", server_uuid)
+            if announce:
+                self._observe(host, server_uuid, "gone")
+
+    def _remove_device(self, host: Host, driver: str, mark: str) -> None:
+        try:
+            host.remove_device(driver, mark)
+        except Exception as exc:  # tried again at the next comparison
+            self._log_once(host, mark, "removed", exc)
+        else:
+            LOG.info("Device %s, which was nobody's, was removed", mark)
+
+    def _clean_up(self, host: Host, server_uuid: str) -> bool:
+        try:
+            host.remove(server_uuid)
+        except Exception as exc:  # tried again at the next comparison
+            self._log_once(host, server_uuid, "removed", exc)
+            return False
+        return True
+
+    def _log_once(self, host: Host, what: str, attempt: str, exc: Exception) -> None:
+        key = (host.name, what, f"{attempt}: {exc}")
+        with self._lock:
+            known = key in self._logged
+            if len(self._logged) > 1000:
+                self._logged.clear()
+            self._logged.add(key)
+        if not known:
+            LOG.warning(
+                "%s on %s could not be %s, trying again: %s", what, host.name, attempt, exc, exc_info=not _expected(exc)
+            )
+
+
+def _last_order(assignment: wire.Assignment) -> CarriedOut:
+    """Return the order that a server which has just been built has with it: building it carried that out."""
+    order = assignment.get("order")
+    return CarriedOut(order["number"]) if order and _runs(assignment) else NO_ORDER
+
+
+def _runs(assignment: wire.Assignment) -> bool:
+    """Tell whether a server is to run."""
+    return "order" not in assignment or assignment["order"]["power"] == "running"
+
+
+def fault_of(exc: Exception) -> wire.Fault:
+    """Return a fault for the server's owner; what was not foreseen goes to the operator's part only."""
+    if _expected(exc):
+        return {
+            "message": " ".join(str(exc).split())[:_MESSAGE_MAX],
+            "details": repr(exc.__cause__ or exc)[:_DETAILS_MAX],
+        }
+    trace = "".join(traceback.format_exception(exc))
+    return {"message": f"Unexpected {type(exc).__name__} on the host", "details": trace[-_DETAILS_MAX:]}
+
+
+def _expected(exc: Exception) -> bool:
+    return isinstance(exc, errors.AccelschedError)

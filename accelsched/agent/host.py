@@ -1,0 +1,184 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""One host: its virt driver, its device drivers, and what each of them has there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import os_traits
+from oslo_log import log
+
+from accelsched import wire
+from accelsched.agent import inventory
+from accelsched.agent.devices.base import Attachment, Device, DeviceDriver, DeviceError, HostContext
+from accelsched.agent.failures import Failures
+from accelsched.agent.numa import has_threads
+from accelsched.agent.plan import OwnedDevice, Present
+from accelsched.agent.virt.base import CarriedOut, Progress, VirtDriver
+
+LOG = log.getLogger(__name__)
+
+_GRACE_MAX_S = 3600.0  # an image's owner may not occupy a thread of the agent for ever
+
+
+class Host:
+    """Everything on this host that is done with hardware or a hypervisor."""
+
+    def __init__(self, context: HostContext, virt: VirtDriver, drivers: Mapping[str, DeviceDriver]) -> None:
+        """
+        :param drivers: device drivers by name; where two offer the same device, the first does
+        """
+        self.name = context.host
+        self.node_uuid = context.node_uuid
+        self.context = context
+        self.virt = virt
+        # Simulated servers do not outlive the process, so neither do their failures.
+        self.failures = Failures(None if virt.simulated else context.state_path / "failures")
+        self._drivers = drivers
+        self._owners: dict[str, str] = {}  # driver by provider name, from the last discovery
+        self._found: dict[str, list[Device]] = {}  # by driver, from the last discovery that worked
+        self._clashes: set[str] = set()  # providers of two drivers that were logged
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the host or all of its devices are simulated."""
+        devices_are = bool(self._drivers) and all(driver.simulated for driver in self._drivers.values())
+        return self.virt.simulated or devices_are
+
+    @property
+    def constant(self) -> bool:
+        """Whether nothing about the host ever changes by itself."""
+        return self.virt.simulated and all(driver.simulated for driver in self._drivers.values())
+
+    def report(self, agent: str) -> wire.HostReport:
+        """Look at everything and describe it.
+
+        :param agent: RPC server name of this process
+        :raises accelsched.errors.UnavailableError: when the hypervisor does not answer
+        """
+        hypervisor = self.virt.hypervisor()
+        if self.context.conf.agent.my_ip:
+            hypervisor["host_ip"] = self.context.conf.agent.my_ip
+        devices = self._discover()
+        numa = self.virt.numa()
+        threads = {os_traits.HW_CPU_HYPERTHREADING} if has_threads(numa) else set()
+        report: wire.HostReport = {
+            "host": self.name,
+            "node_uuid": self.node_uuid,
+            "agent": agent,
+            "simulated": self.simulated,
+            "hypervisor": hypervisor,
+            "providers": inventory.host_providers(
+                self.context.conf,
+                self.name,
+                self.node_uuid,
+                capacity=self.virt.capacity(),
+                traits=self.virt.traits() | threads,
+                devices=devices,
+            ),
+        }
+        if numa is not None:
+            report["numa"] = numa
+        return report
+
+    def present(self, assignments: Iterable[wire.Assignment]) -> Present:
+        """Return what is here and carries our mark.
+
+        :param assignments: they tell whose devices those are that are on no record
+        :raises accelsched.errors.UnavailableError: when the hypervisor does not answer
+        """
+        assignments = list(assignments)
+        devices = []
+        for name, driver in self._drivers.items():
+            known = {
+                mark: assignment["server_uuid"]
+                for assignment in assignments
+                for allocation in assignment["devices"]
+                for mark in driver.marks(assignment["server_uuid"], allocation)
+            }
+            devices += [
+                OwnedDevice(name, device.mark, device.server_uuid or known.get(device.mark))
+                for device in driver.present()
+            ]
+        return Present(self.virt.servers(), devices)
+
+    def build(self, assignment: wire.Assignment, progress: Progress) -> None:
+        """Make, or finish making, a server with its devices.
+
+        :raises accelsched.errors.AccelschedError: when it cannot be made
+        :raises accelsched.errors.UnavailableError: when the hypervisor does not answer now
+        :raises accelsched.agent.virt.base.InterruptedBuildError: when told to stop
+        """
+        progress.step("preparing devices")
+        attachments: list[Attachment] = []
+        for allocation in assignment["devices"]:
+            if allocation["provider_uuid"] != self.node_uuid:
+                driver = self._driver_of(allocation["provider_name"])
+                attachments += driver.prepare(assignment["server_uuid"], allocation)
+        self.virt.build(assignment, attachments, progress)
+        if "order" in assignment and assignment["order"]["power"] == "running":
+            self.virt.carried_out(assignment["server_uuid"], CarriedOut(assignment["order"]["number"]))
+
+    def obey(self, assignment: wire.Assignment, progress: Progress) -> None:
+        """Carry out a server's order. One that was interrupted may be begun anew: a guest may be rebooted twice.
+
+        :raises accelsched.errors.AccelschedError: when it cannot be done
+        :raises accelsched.errors.UnavailableError: when the hypervisor does not answer now
+        :raises accelsched.agent.virt.base.InterruptedBuildError: when told to stop
+        """
+        server_uuid, order = assignment["server_uuid"], assignment["order"]
+        if order["reboot"] is not None or order["power"] == "stopped":
+            self.virt.stop(server_uuid, self._grace_s(assignment), progress)
+        match order["power"]:
+            case "running":
+                self.build(assignment, progress)
+            case "paused":
+                self.virt.pause(server_uuid)
+            case "suspended":
+                self.virt.suspend(server_uuid)
+
+    def _grace_s(self, assignment: wire.Assignment) -> float:
+        """Return how long a guest is given to shut down: what its image says, else what the operator says."""
+        if assignment["order"]["reboot"] == "hard":
+            return 0.0
+        properties = assignment["image"]["properties"] if assignment["image"] else {}
+        try:
+            return min(max(float(properties["os_shutdown_timeout"]), 0.0), _GRACE_MAX_S)
+        except (KeyError, ValueError):
+            return float(self.context.conf.agent.shutdown_timeout)
+
+    def remove(self, server_uuid: str) -> None:
+        """Remove a server, then its devices: a device in use cannot be taken from its user."""
+        self.virt.destroy(server_uuid)
+        for driver in self._drivers.values():
+            driver.release(server_uuid)
+
+    def remove_device(self, driver: str, mark: str) -> None:
+        """Remove something of a device driver that is nobody's."""
+        self._drivers[driver].remove(mark)
+
+    def _driver_of(self, provider_name: str) -> DeviceDriver:
+        if provider_name not in self._owners:
+            self._discover()
+        try:
+            return self._drivers[self._owners[provider_name]]
+        except KeyError:
+            raise DeviceError(f"there is no device {provider_name} on host {self.name}") from None
+
+    def _discover(self) -> list[Device]:
+        found: dict[str, Device] = {}
+        owners: dict[str, str] = {}
+        for name, driver in self._drivers.items():
+            try:
+                self._found[name] = driver.discover()
+            except Exception:  # whatever it is, what was there is still there, and so are the others' devices
+                LOG.exception("Device driver %s failed to discover devices of %s", name, self.name)
+            for device in self._found.get(name, []):
+                if owners.setdefault(device.name, name) == name:
+                    found[device.name] = device
+                elif device.name not in self._clashes:
+                    self._clashes.add(device.name)
+                    LOG.warning("%s is offered by %s, so not by %s", device.name, owners[device.name], name)
+        self._owners = owners
+        return list(found.values())

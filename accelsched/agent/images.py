@@ -1,0 +1,117 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Images from Glance: the two calls of its API v2 that an agent needs.
+
+https://docs.openstack.org/api-ref/image/v2/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+import tenacity
+from keystoneauth1 import exceptions as ks_exceptions
+from keystoneauth1 import loading as ks_loading
+from oslo_config import cfg
+
+from accelsched import errors
+from accelsched.conf import glance as options
+
+_CONNECT_TIMEOUT_S = 10.0
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Image:
+    """What identifies the contents of an image."""
+
+    id: str
+    disk_format: str
+    size: int  # bytes; 0 when Glance does not say
+    hash_algorithm: str | None  # name as hashlib knows it
+    hash_value: str | None  # hexadecimal
+
+
+class ImageClient:
+    """Reads images with the credentials of ``[glance]``."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self._conf = conf
+        self._read_timeout_s: float = conf.glance.read_timeout
+        self._attempts: int = conf.glance.download_attempts
+        self._adapter: Any = None
+
+    def show(self, image_id: str) -> Image:
+        """Return what an image is.
+
+        :raises accelsched.errors.NotFoundError: when there is none
+        :raises accelsched.errors.UnavailableError: when Glance does not answer
+        """
+        body = self._get(f"/images/{image_id}", stream=False).json()
+        return Image(
+            id=image_id,
+            disk_format=str(body.get("disk_format") or "raw"),
+            size=int(body.get("size") or 0),
+            hash_algorithm=body.get("os_hash_algo"),
+            hash_value=body.get("os_hash_value"),
+        )
+
+    def download(self, image_id: str) -> Iterator[bytes]:
+        """Yield the contents of an image.
+
+        :raises accelsched.errors.NotFoundError: when there is no such image or it has no contents
+        :raises accelsched.errors.UnavailableError: when Glance does not answer or stops in the middle
+        """
+        response = self._get(f"/images/{image_id}/file", stream=True)
+        if response.status_code == 204:
+            raise errors.NotFoundError(f"image {image_id} has no contents")
+        try:
+            yield from response.iter_content(_CHUNK_BYTES)
+        except (requests.RequestException, OSError) as exc:
+            raise errors.UnavailableError(f"Glance stopped sending image {image_id}: {exc}") from exc
+        finally:
+            response.close()
+
+    def retrying(self) -> tenacity.Retrying:
+        """Return how a whole download is tried again after it broke."""
+        return tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(self._attempts),
+            wait=tenacity.wait_exponential(multiplier=0.5, max=10),
+            retry=tenacity.retry_if_exception_type(errors.UnavailableError),
+            reraise=True,
+        )
+
+    def _get(self, path: str, stream: bool) -> requests.Response:
+        try:
+            adapter = self._connect()
+            endpoint = (adapter.endpoint_override or adapter.get_endpoint() or "").rstrip("/")
+            if not endpoint:
+                raise errors.UnavailableError(
+                    "there is no image service in the catalog, nor [glance] endpoint_override"
+                )
+            version = "" if endpoint.endswith("/v2") else "/v2"
+            response: requests.Response = adapter.get(
+                f"{endpoint}{version}{path}",
+                stream=stream,
+                timeout=(_CONNECT_TIMEOUT_S, self._read_timeout_s),
+                connect_retries=2,
+                log=False,  # contents, and tokens in redirects
+            )
+        except ks_exceptions.NotFound as exc:
+            raise errors.NotFoundError(f"Glance has no {path.strip('/')}") from exc
+        except (ks_exceptions.ClientException, requests.RequestException) as exc:
+            raise errors.UnavailableError(f"Glance: {type(exc).__name__}: {exc}") from exc
+        return response
+
+    def _connect(self) -> Any:
+        if self._adapter is None:
+            group = options.GROUP
+            auth = ks_loading.load_auth_from_conf_options(self._conf, group)
+            session = ks_loading.load_session_from_conf_options(self._conf, group, auth=auth)
+            adapter = ks_loading.load_adapter_from_conf_options(self._conf, group, session=session, auth=auth)
+            adapter.service_type = adapter.service_type or "image"
+            self._adapter = adapter
+        return self._adapter

@@ -1,0 +1,183 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What to do about the difference between what is wanted on a host and what is there. Pure: no I/O, no clock."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from accelsched import wire
+from accelsched.agent.virt.base import NO_ORDER, CarriedOut, Launch, Power, PresentServer
+
+State = Literal["building", "active", "stopped", "paused", "suspended", "error", "gone"]  # as in wire.Observation
+
+
+@dataclass(frozen=True)
+class OwnedDevice:
+    """Something a device driver made."""
+
+    driver: str  # name of the driver
+    mark: str
+    server_uuid: str | None  # None: nobody's
+
+
+@dataclass(frozen=True)
+class Present:
+    """What is on a host and carries our mark."""
+
+    servers: Collection[PresentServer] = ()
+    devices: Collection[OwnedDevice] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A build that failed, and what exactly was to be built."""
+
+    fingerprint: str
+    fault: wire.Fault
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is being done about a server at this moment."""
+
+    builds: bool  # it is being built or resumed, else removed
+
+
+@dataclass(frozen=True)
+class Build:
+    """Make the server, or finish making it."""
+
+    assignment: wire.Assignment
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Start a server again that ran before; it has a disk with its owner's data on it, so nothing is ever removed."""
+
+    assignment: wire.Assignment
+
+
+@dataclass(frozen=True)
+class Obey:
+    """Carry out the server's last order."""
+
+    assignment: wire.Assignment
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Remove everything there is of a server; ``announce``: say so when it is gone."""
+
+    server_uuid: str
+    announce: bool
+
+
+@dataclass(frozen=True)
+class RemoveDevice:
+    """Remove something a device driver made that is nobody's."""
+
+    driver: str
+    mark: str
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Interrupt the build of a server that is not wanted any more."""
+
+    server_uuid: str
+
+
+@dataclass(frozen=True)
+class Observe:
+    """Nothing to do but to say how the server is."""
+
+    server_uuid: str
+    state: State
+    fault: wire.Fault | None = None
+    order: CarriedOut = NO_ORDER
+    incarnation: int = 1
+
+
+Action = Build | Resume | Obey | Remove | RemoveDevice | Cancel | Observe
+
+
+def fingerprint(assignment: wire.Assignment) -> str:
+    """Return a digest of what an assignment asks for; what its owner calls the server, or told it to do once it is
+    there, is no part of that."""
+    asked = {key: value for key, value in assignment.items() if key not in {"name", "metadata", "order"}}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def plan(
+    assignments: Iterable[wire.Assignment],
+    present: Present,
+    *,
+    failures: Mapping[str, Failure] | None = None,
+    work: Mapping[str, Work] | None = None,
+    resume: bool = True,
+) -> list[Action]:
+    """Return what to do on one host, at most one action for each server and a report beside a removal.
+
+    :param assignments: everything wanted on this host, freshly fetched: what is not in it is wanted by nobody
+    :param present: what is on the host
+    :param failures: builds that failed, by server uuid; one is not tried again until its assignment changes
+    :param work: what is being done at this moment, by server uuid; such servers are left alone
+    :param resume: start servers again that the host's reboot stopped
+    """
+    failures, work = failures or {}, work or {}
+    wanted = {assignment["server_uuid"]: assignment for assignment in assignments}
+    servers = {server.uuid: server for server in present.servers}
+    owners = {device.server_uuid for device in present.devices if device.server_uuid is not None}
+    actions: list[Action] = []
+    for uuid in sorted(wanted.keys() | servers.keys() | owners | work.keys()):
+        assignment = wanted.get(uuid)
+        keep = assignment is not None and assignment["desired"] == "active"
+        if uuid in work:
+            if work[uuid].builds and not keep:
+                actions.append(Cancel(uuid))
+        elif assignment is not None and keep:
+            actions += _keep(assignment, servers.get(uuid), uuid in owners, failures.get(uuid), resume)
+        elif uuid in servers or uuid in owners:
+            actions.append(Remove(uuid, announce=assignment is not None))
+        elif assignment is not None:
+            actions.append(Observe(uuid, "gone"))
+    actions += [RemoveDevice(device.driver, device.mark) for device in present.devices if device.server_uuid is None]
+    return actions
+
+
+_STATES: dict[Power, State] = {
+    Power.RUNNING: "active",
+    Power.PAUSED: "paused",
+    Power.STOPPED: "stopped",
+    Power.SUSPENDED: "suspended",
+    Power.ABSENT: "stopped",
+}
+
+
+def _keep(
+    assignment: wire.Assignment, server: PresentServer | None, has_devices: bool, failure: Failure | None, resume: bool
+) -> list[Action]:
+    """Return what to do about a server that is to be there."""
+    uuid, incarnation = assignment["server_uuid"], assignment.get("incarnation", 1)
+    if server is not None and server.incarnation < incarnation:
+        return [Remove(uuid, announce=False)]  # and built when it is gone
+    launched = server is not None and server.launch is not Launch.NEVER
+    if failure is not None and failure.fingerprint == fingerprint(assignment) and not launched:
+        remains = server is not None or has_devices
+        removal: list[Action] = [Remove(uuid, announce=False)] if remains else []
+        return [*removal, Observe(uuid, "error", failure.fault, incarnation=incarnation)]
+    if server is None or server.launch is Launch.NEVER:
+        return [Build(assignment)]
+    order = assignment.get("order")
+    if order is not None and order["number"] > server.order.number:
+        return [Obey(assignment)]
+    # What stopped by itself was stopped by its user from within, and stays so; a reboot of the host is nobody's wish.
+    cut_off = server.power is Power.ABSENT or (server.power is Power.STOPPED and server.launch is Launch.EARLIER_BOOT)
+    if cut_off and resume and (order is None or order["power"] == "running"):
+        return [Resume(assignment)]
+    return [Observe(uuid, _STATES[server.power], order=server.order, incarnation=incarnation)]

@@ -1,0 +1,191 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The contract of virt drivers."""
+
+from __future__ import annotations
+
+import enum
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from accelsched import errors, wire
+from accelsched.agent.devices import base as devices
+
+
+class BuildError(errors.AccelschedError):
+    """A server could not be made; the text is fit for its owner."""
+
+
+class PowerError(errors.AccelschedError):
+    """A server could not be paused, suspended or stopped; the text is fit for its owner."""
+
+
+class InterruptedBuildError(Exception):
+    """The build was told to stop. Nothing is wrong with it; it can be resumed or torn down."""
+
+
+class Power(enum.Enum):
+    """What a server's domain does."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    SUSPENDED = "suspended"  # stopped, its memory saved
+    ABSENT = "absent"  # files only
+
+
+class Launch(enum.Enum):
+    """When a server's domain was started last, as far as this host remembers."""
+
+    NEVER = "never"
+    THIS_BOOT = "this boot"
+    EARLIER_BOOT = "earlier boot"
+
+
+@dataclass(frozen=True)
+class CarriedOut:
+    """The last of a server's orders (:class:`accelsched.wire.PowerOrder`) that was carried out, or tried."""
+
+    number: int = 0  # 0: there was none yet
+    fault: wire.Fault | None = None  # why it did not work
+
+
+NO_ORDER = CarriedOut()
+
+
+@dataclass(frozen=True)
+class PresentServer:
+    """Something of a server that is on this host and carries our mark."""
+
+    uuid: str
+    power: Power
+    launch: Launch
+    order: CarriedOut = NO_ORDER
+    incarnation: int = 1  # of the assignment that it was begun for
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a host has in all."""
+
+    cpus: int  # that servers share
+    memory_mb: int
+    disk_gb: int
+    dedicated_cpus: int = 0
+
+
+class Progress:
+    """How a long action says what it does, and learns that it should stop."""
+
+    def __init__(self, report: Callable[[str], None], cancelled: threading.Event) -> None:
+        self._report = report
+        self.cancelled = cancelled
+
+    def step(self, detail: str) -> None:
+        """Say what is done next.
+
+        :raises InterruptedBuildError: when it should not be done any more
+        """
+        self.check()
+        self._report(detail)
+
+    def check(self) -> None:
+        """Return only when the action should go on.
+
+        :raises InterruptedBuildError: when it should not
+        """
+        if self.cancelled.is_set():
+            raise InterruptedBuildError
+
+
+class VirtDriver(ABC):
+    """Runs servers. Every method may be repeated after a kill at any line, and called from several threads."""
+
+    simulated: ClassVar[bool] = False
+
+    def __init__(self, context: devices.HostContext) -> None:
+        self.context = context
+
+    @abstractmethod
+    def hypervisor(self) -> wire.HypervisorReport:
+        """Say what runs the servers.
+
+        :raises accelsched.errors.UnavailableError: when it does not answer now
+        """
+
+    @abstractmethod
+    def capacity(self) -> Capacity:
+        """Return what the host has."""
+
+    def numa(self) -> wire.NumaTopology | None:
+        """Return the host's NUMA nodes, None when it cannot tell.
+
+        :raises accelsched.errors.UnavailableError: when the hypervisor does not answer now
+        """
+        return None
+
+    @abstractmethod
+    def traits(self) -> frozenset[str]:
+        """Return the traits of the host that come from how servers run."""
+
+    @abstractmethod
+    def servers(self) -> list[PresentServer]:
+        """Return every server of this node of which something is here.
+
+        :raises accelsched.errors.UnavailableError: when that cannot be told now
+        """
+
+    @abstractmethod
+    def build(self, assignment: wire.Assignment, attachments: Sequence[devices.Attachment], progress: Progress) -> None:
+        """Make whatever is missing of a server and have it run; what is there already stays as it is.
+
+        One that is paused or suspended goes on where it was.
+
+        :raises BuildError: when it cannot be made
+        :raises accelsched.errors.UnavailableError: when the hypervisor does not answer now
+        :raises InterruptedBuildError: when told to stop
+        """
+
+    @abstractmethod
+    def stop(self, server_uuid: str, grace_s: float, progress: Progress) -> None:
+        """Stop a server's domain; the next :meth:`build` boots it anew.
+
+        :param grace_s: how long the guest may take to shut down by itself before it is switched off; 0 for at once
+        :raises accelsched.errors.UnavailableError: when the hypervisor does not answer now
+        :raises InterruptedBuildError: when told to stop waiting
+        """
+
+    @abstractmethod
+    def pause(self, server_uuid: str) -> None:
+        """Have the CPUs of a server that runs stand still.
+
+        :raises PowerError: when the hypervisor refuses
+        """
+
+    @abstractmethod
+    def suspend(self, server_uuid: str) -> None:
+        """Save the memory of a server that runs, and stop it.
+
+        :raises PowerError: when the hypervisor refuses
+        """
+
+    @abstractmethod
+    def carried_out(self, server_uuid: str, order: CarriedOut) -> None:
+        """Remember, as long as anything of the server is here, which of its orders was the last."""
+
+    @abstractmethod
+    def destroy(self, server_uuid: str) -> None:
+        """Stop a server of ours and remove all that is left of it."""
+
+    @abstractmethod
+    def console_output(self, server_uuid: str) -> str:
+        """Return what is kept of a server's serial console.
+
+        :raises accelsched.errors.NotFoundError: when the server is not here
+        """
+
+    def close(self) -> None:  # noqa: B027 - not every driver keeps connections
+        """Let go of connections; servers keep running."""

@@ -1,0 +1,189 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The XML of a domain, as a pure function. Format: https://libvirt.org/formatdomain.html"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lxml import etree
+
+from accelsched.agent.devices.base import Attachment, MdevAttachment, PciAttachment, SimulatedAttachment
+from accelsched.agent.virt.libvirt import cpus
+from accelsched.agent.virt.libvirt.cpus import NOWHERE, Cpus
+
+NAMESPACE = "urn:accelsched:domain:1.0"
+PREFIX = "accelsched"
+
+# Root ports beyond those that the devices of the domain take, for what is plugged in later.
+_SPARE_PORTS = 4
+_OWN_PORTS = 4  # disk, config drive, random numbers, memory balloon
+
+
+@dataclass(frozen=True)
+class DirectBoot:
+    """Boot a kernel from the host instead of firmware and a boot loader."""
+
+    kernel: Path
+    initrd: Path | None
+    command_line: str
+
+
+@dataclass(frozen=True)
+class DomainSpec:
+    """Everything a domain's definition depends on."""
+
+    server_uuid: str
+    name: str  # as its owner calls it
+    node_uuid: str
+    project_id: str
+    user_id: str
+    flavor: str
+    image_id: str | None
+    virt_type: str  # kvm or qemu
+    arch: str
+    vcpus: int
+    memory_mb: int
+    console: Path
+    disk: Path | None = None
+    config_drive: Path | None = None
+    direct_boot: DirectBoot | None = None
+    attachments: Sequence[Attachment] = ()
+    cpus: Cpus = NOWHERE
+
+
+def domain_name(server_uuid: str) -> str:
+    """Return libvirt's name of a server's domain."""
+    return f"accelsched-{server_uuid}"
+
+
+def domain_xml(spec: DomainSpec) -> str:
+    """Return the definition of a server's domain."""
+    domain = etree.Element("domain", type=spec.virt_type, nsmap={PREFIX: NAMESPACE})
+    _text(domain, "name", domain_name(spec.server_uuid))
+    _text(domain, "uuid", spec.server_uuid)
+    _text(domain, "title", _printable(spec.name))
+    _metadata(domain, spec)
+    _text(domain, "memory", str(spec.memory_mb), unit="MiB")
+    cpus.vcpus(domain, spec.vcpus, spec.cpus)
+    _os(domain, spec)
+    features = etree.SubElement(domain, "features")
+    etree.SubElement(features, "acpi")
+    etree.SubElement(features, "apic")
+    # With TCG "maximum" is everything that can be emulated.
+    cpu = etree.SubElement(domain, "cpu", mode="host-passthrough" if spec.virt_type == "kvm" else "maximum")
+    cpus.guest_nodes(cpu, spec.vcpus, spec.cpus)
+    etree.SubElement(domain, "clock", offset="utc")
+    _text(domain, "on_poweroff", "destroy")
+    _text(domain, "on_reboot", "restart")
+    _text(domain, "on_crash", "destroy")
+    _devices(domain, spec)
+    etree.indent(domain)
+    return etree.tostring(domain, encoding="unicode") + "\n"
+
+
+def _os(domain: etree._Element, spec: DomainSpec) -> None:
+    os_ = etree.SubElement(domain, "os")
+    _text(os_, "type", "hvm", arch=spec.arch, machine="q35")
+    if spec.direct_boot is None:
+        etree.SubElement(os_, "boot", dev="hd")
+        return
+    _text(os_, "kernel", str(spec.direct_boot.kernel))
+    if spec.direct_boot.initrd is not None:
+        _text(os_, "initrd", str(spec.direct_boot.initrd))
+    _text(os_, "cmdline", spec.direct_boot.command_line)
+
+
+def _metadata(domain: etree._Element, spec: DomainSpec) -> None:
+    """Write our mark: whose domain this is, and what it carries."""
+    server = etree.SubElement(etree.SubElement(domain, "metadata"), _own("server"))
+    server.set("uuid", spec.server_uuid)
+    server.set("node", spec.node_uuid)
+    for tag, text in (
+        ("name", _printable(spec.name)),
+        ("project", spec.project_id),
+        ("user", spec.user_id),
+        ("flavor", _printable(spec.flavor)),
+        ("image", spec.image_id),
+    ):
+        if text is not None:
+            etree.SubElement(server, _own(tag)).text = text
+    for attachment in spec.attachments:
+        device = etree.SubElement(server, _own("device"), provider=attachment.provider)
+        match attachment:
+            case MdevAttachment(_, uuid):
+                device.attrib.update({"type": "mdev", "uuid": uuid})
+            case PciAttachment(_, address):
+                device.attrib.update({"type": "pci", "address": address})
+            case SimulatedAttachment(_, name):
+                device.attrib.update({"type": "simulated", "name": name})
+
+
+def _devices(domain: etree._Element, spec: DomainSpec) -> None:
+    devices = etree.SubElement(domain, "devices")
+    hostdevs = [attachment for attachment in spec.attachments if not isinstance(attachment, SimulatedAttachment)]
+    etree.SubElement(devices, "controller", type="usb", model="none")
+    etree.SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
+    for index in range(1, _OWN_PORTS + len(hostdevs) + _SPARE_PORTS + 1):
+        etree.SubElement(devices, "controller", type="pci", index=str(index), model="pcie-root-port")
+    if spec.disk is not None:
+        disk = _disk(devices, spec.disk, file_format="qcow2", target="vda")
+        disk[0].set("discard", "unmap")
+    if spec.config_drive is not None:
+        # A disk, not a CD-ROM: kernels for clouds often have no driver for SATA. Guests find it by its label.
+        disk = _disk(devices, spec.config_drive, file_format="raw", target="vdb")
+        etree.SubElement(disk, "readonly")
+    serial = etree.SubElement(devices, "serial", type="file")
+    # virtlogd rolls the file over at its max_size; append keeps what an earlier start said.
+    etree.SubElement(serial, "source", path=str(spec.console), append="on")
+    etree.SubElement(serial, "target", port="0")
+    rng = etree.SubElement(devices, "rng", model="virtio")
+    _text(rng, "backend", "/dev/urandom", model="random")
+    video = etree.SubElement(devices, "video")
+    etree.SubElement(video, "model", type="none")
+    # Devices under VFIO pin all of a guest's memory, so there is nothing to give back.
+    etree.SubElement(devices, "memballoon", model="none" if hostdevs else "virtio")
+    for attachment in hostdevs:
+        _hostdev(devices, attachment)
+
+
+def _disk(devices: etree._Element, path: Path, *, file_format: str, target: str) -> etree._Element:
+    disk = etree.SubElement(devices, "disk", type="file", device="disk")
+    etree.SubElement(disk, "driver", name="qemu", type=file_format)
+    etree.SubElement(disk, "source", file=str(path))
+    etree.SubElement(disk, "target", dev=target, bus="virtio")
+    return disk
+
+
+def _hostdev(devices: etree._Element, attachment: MdevAttachment | PciAttachment) -> None:
+    match attachment:
+        case MdevAttachment(_, uuid):
+            hostdev = etree.SubElement(
+                devices, "hostdev", mode="subsystem", type="mdev", managed="no", model="vfio-pci"
+            )
+            etree.SubElement(etree.SubElement(hostdev, "source"), "address", uuid=uuid)
+        case PciAttachment(_, address, managed):
+            hostdev = etree.SubElement(
+                devices, "hostdev", mode="subsystem", type="pci", managed="yes" if managed else "no"
+            )
+            pci_domain, bus, rest = address.split(":")
+            slot, function = rest.split(".")
+            source = etree.SubElement(hostdev, "source")
+            etree.SubElement(
+                source, "address", domain=f"0x{pci_domain}", bus=f"0x{bus}", slot=f"0x{slot}", function=f"0x{function}"
+            )
+
+
+def _own(tag: str) -> str:
+    return f"{{{NAMESPACE}}}{tag}"
+
+
+def _text(parent: etree._Element, tag: str, text: str, **attributes: str) -> None:
+    etree.SubElement(parent, tag, attributes).text = text
+
+
+def _printable(text: str) -> str:
+    """Return a name without what XML or libvirt's titles do not take: control characters and line ends."""
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -1,0 +1,373 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Servers as libvirt domains on QEMU."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import stat
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import libvirt
+import os_traits
+from lxml import etree
+from oslo_log import log
+
+from accelsched import errors, wire
+from accelsched.agent import files, numa
+from accelsched.agent.devices import base as devices
+from accelsched.agent.images import Image, ImageClient
+from accelsched.agent.virt import base, kvm
+from accelsched.agent.virt.libvirt import capabilities, configdrive, instance, storage
+from accelsched.agent.virt.libvirt.connection import Connection
+from accelsched.agent.virt.libvirt.cpus import Cpus, GuestNode
+from accelsched.agent.virt.libvirt.domain import NAMESPACE, DirectBoot, DomainSpec, domain_xml
+from accelsched.conf import compute
+
+LOG = log.getLogger(__name__)
+
+_PRESS_AGAIN_S = 10.0  # a guest that is still booting misses the power button
+_LOOK_AGAIN_S = 0.5
+
+_Result = TypeVar("_Result")
+
+_UNDEFINE = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+
+
+class LibvirtDriver(base.VirtDriver):
+    """Defines, starts and removes domains that carry our mark, and looks at no other."""
+
+    def __init__(self, context: devices.HostContext) -> None:
+        super().__init__(context)
+        conf = context.conf
+        self._connection = Connection(conf.libvirt.connection_uri)
+        self._instances = context.state_path / "instances"
+        self._instances.mkdir(mode=0o711, parents=True, exist_ok=True)
+        _warn_unreachable(self._instances)
+        every = frozenset(os.sched_getaffinity(0))
+        compute.check_host(conf, every)
+        self._shared_cpus = compute.shared(conf, every)
+        self._float_on = frozenset[int]() if self._shared_cpus == every else self._shared_cpus
+        self._cache = storage.ImageCache(
+            self._instances / "_base", ImageClient(conf), max_bytes=conf.glance.max_image_bytes
+        )
+        self._virt_type: str | None = None
+        self._probe_lock = threading.Lock()
+
+    # --- the host -----------------------------------------------------------------------------------------------
+
+    def hypervisor(self) -> wire.HypervisorReport:
+        """Ask libvirt what it runs."""
+        version = self._ask(lambda connection: connection.getVersion(), "tell its version")
+        return {
+            "type": "QEMU",
+            "version": int(version),
+            "hostname": self.context.host,
+            "cpu_arch": platform.machine(),
+            "virt_type": self.virt_type,
+        }
+
+    def capacity(self) -> base.Capacity:
+        """Return the CPUs this process may use, the host's memory, and the disk that holds the servers' files."""
+        memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1 << 20)
+        disk_gb = shutil.disk_usage(self._instances).total // storage.GIB
+        return base.Capacity(len(self._shared_cpus), memory_mb, disk_gb, len(compute.dedicated(self.context.conf)))
+
+    def numa(self) -> wire.NumaTopology | None:
+        """Ask libvirt for the host's NUMA nodes."""
+        nodes = capabilities.numa_nodes(self._ask(lambda connection: connection.getCapabilities(), "tell NUMA nodes"))
+        if not nodes:
+            return None
+        return numa.topology(nodes, shared=self._shared_cpus, dedicated=compute.dedicated(self.context.conf))
+
+    def traits(self) -> frozenset[str]:
+        """Return the image formats that can be booted and, where guests see the host's CPU, what that can do."""
+        traits = {os_traits.COMPUTE_IMAGE_TYPE_QCOW2, os_traits.COMPUTE_IMAGE_TYPE_RAW}
+        if self.virt_type == "kvm":
+            known = set(os_traits.get_traits("HW_CPU_X86_"))
+            traits |= {f"HW_CPU_X86_{flag.upper()}" for flag in _cpu_flags()} & known
+        return frozenset(traits)
+
+    @property
+    def virt_type(self) -> str:
+        """How guests run: kvm or qemu; ``auto`` is found out once."""
+        with self._probe_lock:
+            if self._virt_type is None:
+                self._virt_type = self.context.conf.libvirt.virt_type
+                if self._virt_type == "auto":
+                    probe = kvm.kvm_works()
+                    self._virt_type = "kvm" if probe else "qemu"
+                    LOG.info("Guests run with %s: %s", self._virt_type, probe.reason)
+            return self._virt_type
+
+    # --- servers ------------------------------------------------------------------------------------------------
+
+    def servers(self) -> list[base.PresentServer]:
+        """Return the servers that have a domain with this node's mark, or a directory."""
+        domains = self._ask(self._own_domains, "list domains")
+        return [
+            base.PresentServer(
+                uuid, domains.get(uuid, base.Power.ABSENT), files_.launch, files_.order, files_.incarnation
+            )
+            for uuid in sorted(domains.keys() | set(instance.server_uuids(self._instances)))
+            for files_ in [self._instance(uuid)]
+        ]
+
+    def build(
+        self, assignment: wire.Assignment, attachments: Sequence[devices.Attachment], progress: base.Progress
+    ) -> None:
+        """Fetch images, make the disk and the config drive, define the domain and start it."""
+        server_uuid = assignment["server_uuid"]
+        files_ = self._instance(server_uuid)
+        if self._goes_on(server_uuid):
+            files_.mark_launched()
+            return
+        files_.create(assignment.get("incarnation", 1))
+        progress.step("fetching image")
+        disk = self._disk(assignment, files_, progress)
+        direct_boot = self._direct_boot(assignment, progress)
+        config_drive = None
+        if configdrive.wanted(assignment):
+            progress.step("making config drive")
+            config_drive = files_.config_drive
+            if not config_drive.exists():
+                image = configdrive.iso_image(configdrive.contents(assignment))
+                files.write_atomically(config_drive, image, mode=0o600)
+        progress.step("starting")
+        spec = DomainSpec(
+            server_uuid=server_uuid,
+            name=assignment["name"],
+            node_uuid=self.context.node_uuid,
+            project_id=assignment["project_id"],
+            user_id=assignment["user_id"],
+            flavor=assignment["flavor"]["name"],
+            image_id=assignment["image"]["id"] if assignment["image"] else None,
+            virt_type=self.virt_type,
+            arch=platform.machine(),
+            vcpus=assignment["flavor"]["vcpus"],
+            memory_mb=assignment["flavor"]["ram_mb"],
+            console=files_.console,
+            disk=disk,
+            config_drive=config_drive,
+            direct_boot=direct_boot,
+            attachments=attachments,
+            cpus=self._cpus(assignment),
+        )
+        self._start(domain_xml(spec))
+        files_.mark_launched()
+
+    def stop(self, server_uuid: str, grace_s: float, progress: base.Progress) -> None:
+        """Press the guest's power button until it has shut down, or switch it off."""
+        deadline = time.monotonic() + grace_s
+        pressed = float("-inf")
+        while self._power(server_uuid) is base.Power.RUNNING and time.monotonic() < deadline:
+            progress.check()
+            if time.monotonic() - pressed >= _PRESS_AGAIN_S:
+                pressed = time.monotonic()
+                self._with_domain(server_uuid, lambda domain: domain.shutdown(), "shut down")
+            progress.cancelled.wait(_LOOK_AGAIN_S)
+        if self._power(server_uuid) is not None:
+            self._with_domain(server_uuid, _switch_off, "stopped")
+
+    def pause(self, server_uuid: str) -> None:
+        """Stop the domain's virtual CPUs."""
+        self._with_domain(server_uuid, lambda domain: domain.suspend(), "paused")
+
+    def suspend(self, server_uuid: str) -> None:
+        """Have libvirt save the domain's memory and stop it; its next start restores it."""
+        if self._power(server_uuid) is not base.Power.SUSPENDED:
+            self._with_domain(server_uuid, lambda domain: domain.managedSave(0), "suspended")
+
+    def carried_out(self, server_uuid: str, order: base.CarriedOut) -> None:
+        """Remember the order in the server's directory."""
+        self._instance(server_uuid).note_order(order)
+
+    def destroy(self, server_uuid: str) -> None:
+        """Stop and undefine the domain if it carries our mark, then remove the server's directory."""
+        files_ = self._instance(server_uuid)
+        self._ask(lambda connection: self._remove_domain(connection, server_uuid), "remove the domain")
+        files_.remove()
+
+    def console_output(self, server_uuid: str) -> str:
+        """Return the end of the serial console's log."""
+        try:
+            files_ = self._instance(server_uuid)
+        except ValueError as exc:
+            raise errors.NotFoundError(str(exc)) from exc
+        if not files_.directory.exists():
+            raise errors.NotFoundError(f"server {server_uuid} is not on host {self.context.host}")
+        return instance.tail(files_.console, self.context.conf.agent.console_bytes)
+
+    def close(self) -> None:
+        """Close the connection to libvirt."""
+        self._connection.close()
+
+    # --- parts --------------------------------------------------------------------------------------------------
+
+    def _instance(self, server_uuid: str) -> instance.Instance:
+        return instance.Instance(self._instances, server_uuid)
+
+    def _disk(self, assignment: wire.Assignment, files_: instance.Instance, progress: base.Progress) -> Path | None:
+        image, size_gb = assignment["image"], assignment["flavor"]["disk_gb"]
+        if image is None:
+            if size_gb == 0:
+                return None
+            storage.create_disk(files_.disk, None, "", size_gb)
+            return files_.disk
+        wanted = Image(image["id"], image["disk_format"], image["size"], image["os_hash_algo"], image["os_hash_value"])
+        cached = self._cache.fetch(wanted, progress.check)
+        progress.step("making disk")
+        storage.create_disk(files_.disk, cached, image["disk_format"], size_gb)
+        return files_.disk
+
+    def _direct_boot(self, assignment: wire.Assignment, progress: base.Progress) -> DirectBoot | None:
+        properties = assignment["image"]["properties"] if assignment["image"] else {}
+        kernel_id, ramdisk_id = properties.get("kernel_id"), properties.get("ramdisk_id")
+        if not kernel_id:
+            return None
+        progress.step("fetching kernel")
+        kernel = self._cache.fetch_by_id(kernel_id, progress.check)
+        initrd = self._cache.fetch_by_id(ramdisk_id, progress.check) if ramdisk_id else None
+        command_line = properties.get("os_command_line") or self.context.conf.libvirt.kernel_args
+        return DirectBoot(kernel, initrd, command_line)
+
+    def _cpus(self, assignment: wire.Assignment) -> Cpus:
+        """Return which of the host's CPUs and NUMA nodes a server's are on."""
+        placed = assignment.get("numa")
+        if not placed:
+            return Cpus(float_on=self._float_on)
+        told = {node["node"]: node for node in (self.numa() or {"nodes": []})["nodes"]}
+        nodes = []
+        for node in placed:
+            here = told.get(node["node"])
+            if here is None:
+                raise base.BuildError(f"there is no NUMA node {node['node']} on this host any more")
+            nodes.append(GuestNode.of(node, here))
+        return Cpus(nodes=tuple(nodes))
+
+    def _power(self, server_uuid: str) -> base.Power | None:
+        return self._ask(self._own_domains, "list domains").get(server_uuid)
+
+    def _goes_on(self, server_uuid: str) -> bool:
+        """Have a domain run that is there and does, or is paused; return whether there is one."""
+        power = self._power(server_uuid)
+        if power is base.Power.PAUSED:
+            self._with_domain(server_uuid, lambda domain: domain.resume(), "resumed")
+        return power in (base.Power.RUNNING, base.Power.PAUSED)
+
+    def _with_domain(self, server_uuid: str, function: Callable[[Any], object], participle: str) -> None:
+        """Do something with a server's domain.
+
+        :raises accelsched.agent.virt.base.PowerError: when it has none, or libvirt refuses
+        """
+
+        def call(connection: Any) -> None:
+            domain = connection.lookupByUUIDString(server_uuid)
+            if _owner(domain) != self.context.node_uuid:
+                raise errors.ConflictError(f"domain {server_uuid} does not carry the mark of this node")
+            function(domain)
+
+        try:
+            self._connection.call(call)
+        except libvirt.libvirtError as exc:
+            raise base.PowerError(f"the server could not be {participle}: {exc}") from exc
+
+    def _ask(self, function: Callable[[Any], _Result], what: str) -> _Result:
+        try:
+            return self._connection.call(function)
+        except libvirt.libvirtError as exc:
+            raise errors.UnavailableError(f"libvirt cannot {what}: {exc}") from exc
+
+    def _own_domains(self, connection: Any) -> dict[str, base.Power]:
+        """Return the power of every domain with this node's mark, by server uuid."""
+        domains = {}
+        for domain in connection.listAllDomains():
+            try:
+                if _owner(domain) == self.context.node_uuid:
+                    domains[domain.UUIDString()] = _power_of(domain)
+            except libvirt.libvirtError as exc:
+                if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # it went while we looked
+                    raise
+        return domains
+
+    def _start(self, xml: str) -> None:
+        def start(connection: Any) -> None:
+            domain = connection.defineXML(xml)
+            if not domain.isActive():
+                domain.create()
+
+        try:
+            self._connection.call(start)
+        except libvirt.libvirtError as exc:
+            raise base.BuildError("the hypervisor could not start the server") from exc
+
+    def _remove_domain(self, connection: Any, server_uuid: str) -> None:
+        try:
+            domain = connection.lookupByUUIDString(server_uuid)
+            if _owner(domain) != self.context.node_uuid:
+                raise errors.ConflictError(f"domain {server_uuid} does not carry the mark of this node")
+            if domain.isActive():
+                domain.destroy()
+            if domain.isPersistent():
+                domain.undefineFlags(_UNDEFINE)
+        except libvirt.libvirtError as exc:
+            if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
+
+
+def _power_of(domain: Any) -> base.Power:
+    if not domain.isActive():
+        return base.Power.SUSPENDED if domain.hasManagedSaveImage() else base.Power.STOPPED
+    state, reason = domain.state()
+    paused = state == libvirt.VIR_DOMAIN_PAUSED and reason != libvirt.VIR_DOMAIN_PAUSED_STARTING_UP
+    return base.Power.PAUSED if paused else base.Power.RUNNING
+
+
+def _switch_off(domain: Any) -> None:
+    if domain.hasManagedSaveImage():
+        domain.managedSaveRemove()
+    try:
+        if domain.isActive():
+            domain.destroy()
+    except libvirt.libvirtError as exc:
+        if exc.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:  # it stopped by itself just now
+            raise
+
+
+def _owner(domain: Any) -> str | None:
+    """Return the node whose mark a domain carries."""
+    try:
+        text = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE)
+    except libvirt.libvirtError as exc:
+        if exc.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
+            return None
+        raise
+    element = etree.fromstring(text)
+    return element.get("node") if element.tag.endswith("server") else None
+
+
+def _warn_unreachable(directory: Path) -> None:
+    """Say so when QEMU, which libvirt runs as a user of its own, will not reach the files in a directory."""
+    for path in (directory, *directory.parents):
+        if not path.stat().st_mode & stat.S_IXOTH:
+            LOG.warning("[DEFAULT] state_path: %s cannot be entered by others; QEMU will not find its disks", path)
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        match = re.search(r"^flags\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text("ascii", "replace"), re.MULTILINE)
+    except OSError:
+        return set()
+    return set(match.group(1).split()) if match else set()

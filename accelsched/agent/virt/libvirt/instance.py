@@ -1,0 +1,121 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What a server has on disk besides its domain: ``STATE_PATH/instances/UUID/``.
+
+======================  ========================================================================
+disk                    qcow2 overlay
+disk.config             config drive
+console.log             serial console, written and bounded by virtlogd
+launched                boot id of the host when the domain was started last
+order                   the last order that was carried out, JSON
+incarnation             which incarnation of the server it is, in decimal; not there for the first
+======================  ========================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+from accelsched.agent import files
+from accelsched.agent.virt.base import NO_ORDER, CarriedOut, Launch
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Instance:
+    """The directory of one server."""
+
+    def __init__(self, instances: Path, server_uuid: str) -> None:
+        if not _UUID.fullmatch(server_uuid):
+            raise ValueError(f"{server_uuid!r} is not a server's uuid")
+        self.directory = instances / server_uuid
+        self.disk = self.directory / "disk"
+        self.config_drive = self.directory / "disk.config"
+        self.console = self.directory / "console.log"
+        self._launched = self.directory / "launched"
+        self._order = self.directory / "order"
+        self._incarnation = self.directory / "incarnation"
+
+    def create(self, incarnation: int = 1) -> None:
+        """Make the directory: the first trace of a server, and the last to go."""
+        # Traversable, so that QEMU's user reaches the files libvirt gave to it, but not readable.
+        self.directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if incarnation > self.incarnation:  # before anything else of it is there
+            files.write_atomically(self._incarnation, str(incarnation).encode())
+
+    @property
+    def incarnation(self) -> int:
+        """Which incarnation of the server this is."""
+        try:
+            return int(self._incarnation.read_text("ascii"))
+        except (FileNotFoundError, ValueError):
+            return 1
+
+    def remove(self) -> None:
+        """Remove the directory and all in it."""
+        if self.directory.exists():
+            shutil.rmtree(self.directory)
+
+    def mark_launched(self) -> None:
+        """Remember that the domain runs, in this boot of the host."""
+        if self.launch is not Launch.THIS_BOOT:
+            files.write_atomically(self._launched, boot_id().encode())
+
+    def note_order(self, order: CarriedOut) -> None:
+        """Remember an order that was carried out, or tried."""
+        text = json.dumps({"number": order.number, "fault": order.fault})
+        files.write_atomically(self._order, text.encode())
+
+    @property
+    def order(self) -> CarriedOut:
+        """The last order that was carried out; one whose record is damaged is carried out once more."""
+        try:
+            record = json.loads(self._order.read_bytes())
+            return CarriedOut(int(record["number"]), record["fault"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return NO_ORDER
+
+    @property
+    def launch(self) -> Launch:
+        """When the domain was started last."""
+        try:
+            launched = self._launched.read_text("ascii").strip()
+        except FileNotFoundError:
+            return Launch.NEVER
+        return Launch.THIS_BOOT if launched == boot_id() else Launch.EARLIER_BOOT
+
+
+def boot_id() -> str:
+    """Return what the kernel calls this boot of the host."""
+    return _BOOT_ID.read_text("ascii").strip()
+
+
+def server_uuids(instances: Path) -> list[str]:
+    """Return the servers that have a directory."""
+    try:
+        return sorted(path.name for path in instances.iterdir() if _UUID.fullmatch(path.name))
+    except FileNotFoundError:
+        return []
+
+
+def tail(path: Path, limit: int) -> str:
+    """Return the end of a file that virtlogd rolls over: the file, after as much of its predecessor as fits.
+
+    :param limit: bytes
+    """
+    data = b""
+    for part in (path, path.with_name(f"{path.name}.0")):
+        try:
+            with part.open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(max(size - (limit - len(data)), 0))
+                data = file.read(limit - len(data)) + data
+        except OSError:
+            break
+        if len(data) >= limit:
+            break
+    return data.decode("utf-8", errors="replace")

@@ -1,0 +1,200 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Disks: images from Glance, downloaded once and checked, and a qcow2 overlay for each server."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from oslo_utils.imageutils import format_inspector
+
+from accelsched import errors
+from accelsched.agent import files
+from accelsched.agent.images import Image, ImageClient
+from accelsched.agent.virt.base import BuildError
+
+GIB = 1 << 30
+
+# Formats of images that a disk can be made of, by the format of the file.
+_FORMATS = {"qcow2": "qcow2", "raw": "raw", "ami": "raw", "iso": "raw", "aki": "raw", "ari": "raw"}
+# What the inspector calls a raw file that holds a partition table or a CD's file system.
+_RAW = {"raw", "gpt", "iso"}
+# qemu-img looks at files whose contents are a stranger's: bounds on its time (CPU seconds) and memory (bytes).
+_QEMU_IMG = ("prlimit", "--cpu=30", f"--as={GIB}", "qemu-img")
+_QEMU_IMG_TIMEOUT_S = 120
+_PARTIAL = ".part"
+_IMAGE_ID = re.compile(r"[0-9a-fA-F-]{1,64}")
+
+
+class ImageCache:
+    """Checked images, one file each, shared by the disks of all servers that use them."""
+
+    def __init__(self, directory: Path, client: ImageClient, max_bytes: int) -> None:
+        self._directory = directory
+        self._client = client
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+        for partial in directory.glob(f"*{_PARTIAL}"):  # of a download that was killed
+            partial.unlink(missing_ok=True)
+
+    def fetch(self, image: Image, check: Callable[[], None]) -> Path:
+        """Return the file of an image, downloaded unless it is there already; who comes second waits for the first.
+
+        :param check: called between chunks; what it raises ends the download
+        :raises BuildError: when the image is too large, is not what its checksum says, is not safe to use, or Glance
+            does not answer
+        :raises accelsched.errors.NotFoundError: when there is no such image
+        """
+        path = self._directory / _file_name(image.id)
+        with self._lock:
+            lock = self._locks.setdefault(image.id, threading.Lock())
+        with lock:
+            check()
+            if not path.exists():
+                self._directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+                self._download(image, path, check)
+        return path
+
+    def fetch_by_id(self, image_id: str, check: Callable[[], None]) -> Path:
+        """Return the file of an image, asking Glance what it is only when it is not there."""
+        path = self._directory / _file_name(image_id)
+        if path.exists():
+            return path
+        try:
+            image = self._client.show(image_id)
+        except errors.UnavailableError as exc:
+            raise BuildError(f"image {image_id} could not be looked up") from exc
+        return self.fetch(image, check)
+
+    def _download(self, image: Image, path: Path, check: Callable[[], None]) -> None:
+        partial = path.with_name(f"{path.name}{_PARTIAL}")
+        try:
+            for attempt in self._client.retrying():
+                with attempt:
+                    self._download_once(image, partial, check)
+            verify_format(partial, image.disk_format)
+        except BaseException as exc:
+            partial.unlink(missing_ok=True)
+            if isinstance(exc, errors.UnavailableError):
+                raise BuildError(f"image {image.id} could not be downloaded") from exc
+            raise
+        partial.replace(path)
+        files.sync_directory(path.parent)
+
+    def _download_once(self, image: Image, partial: Path, check: Callable[[], None]) -> None:
+        limit = min(image.size or self._max_bytes, self._max_bytes)
+        if image.size > self._max_bytes:
+            raise BuildError(f"image {image.id} has {image.size} bytes, more than [glance] max_image_bytes")
+        digest, received = _digest(image), 0
+        with partial.open("wb") as file:
+            for chunk in self._client.download(image.id):
+                check()
+                received += len(chunk)
+                if received > limit:
+                    raise BuildError(f"image {image.id} is larger than the {limit} bytes it may have")
+                file.write(chunk)
+                if digest is not None:
+                    digest.update(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        if received < image.size:
+            raise errors.UnavailableError(f"Glance sent {received} of {image.size} bytes of image {image.id}")
+        if digest is not None and not hmac.compare_digest(digest.hexdigest(), (image.hash_value or "").lower()):
+            raise BuildError(f"image {image.id} is not what its {image.hash_algorithm} checksum says")
+
+
+def verify_format(path: Path, disk_format: str) -> None:
+    """Check that a file is what it was uploaded as, and refers to no other file of this host.
+
+    :param disk_format: as Glance says it
+    :raises BuildError: when it is not, or the format is not supported
+    """
+    wanted = _FORMATS.get(disk_format)
+    if wanted is None:
+        raise BuildError(f"disk format {disk_format!r} is not supported; use qcow2 or raw")
+    try:
+        inspector = format_inspector.detect_file_format(str(path))
+        found = str(inspector)
+        if wanted == "qcow2" and inspector is not None:
+            inspector.safety_check()
+    except (format_inspector.SafetyCheckFailed, format_inspector.ImageFormatError) as exc:
+        raise BuildError(f"the image is not safe to use: {exc}") from exc
+    if found != wanted and not (wanted == "raw" and found in _RAW):
+        raise BuildError(f"the image was uploaded as {disk_format} but its contents are {found}")
+    if wanted == "qcow2":
+        info = image_info(path, "qcow2")
+        data = info.get("format-specific", {}).get("data", {})
+        if info.get("backing-filename") or data.get("data-file"):
+            raise BuildError("the image is not safe to use: it refers to another file")
+
+
+def image_info(path: Path, file_format: str) -> dict[str, Any]:
+    """Return what ``qemu-img info`` says of a file of a known format.
+
+    :raises BuildError: when it is broken
+    """
+    info: dict[str, Any] = json.loads(_qemu_img("info", "--output=json", "-U", "-f", file_format, str(path)))
+    return info
+
+
+def create_disk(disk: Path, base: Path | None, base_format: str, size_gb: int) -> None:
+    """Make a server's disk, unless it is there: an overlay of an image, or an empty disk without one.
+
+    :param base_format: Glance's disk format of the image
+    :param size_gb: GiB; 0 for the image's own size
+    :raises BuildError: when the image is larger than the disk
+    """
+    if disk.exists():
+        return
+    size = size_gb * GIB
+    backing: tuple[str, ...] = ()
+    if base is not None:
+        file_format = _FORMATS[base_format]
+        virtual_size = int(image_info(base, file_format)["virtual-size"])
+        if size and virtual_size > size:
+            raise BuildError(f"the image needs {virtual_size} bytes of disk, the flavor has {size}")
+        size = size or virtual_size
+        backing = ("-b", str(base), "-F", file_format)
+    partial = disk.with_name(f"{disk.name}{_PARTIAL}")
+    partial.unlink(missing_ok=True)
+    _qemu_img("create", "-q", "-f", "qcow2", *backing, str(partial), str(size))
+    partial.replace(disk)
+    files.sync_directory(disk.parent)
+
+
+def _digest(image: Image) -> Any:
+    if not image.hash_algorithm or not image.hash_value:
+        return None
+    try:
+        return hashlib.new(image.hash_algorithm)
+    except ValueError as exc:
+        raise BuildError(f"image {image.id} has a checksum of unknown kind {image.hash_algorithm!r}") from exc
+
+
+def _file_name(image_id: str) -> str:
+    if not _IMAGE_ID.fullmatch(image_id):
+        raise BuildError(f"{image_id!r} is not an image id")
+    return image_id.lower()
+
+
+def _qemu_img(*arguments: str) -> str:
+    try:
+        return subprocess.run(
+            [*_QEMU_IMG, *arguments], check=True, capture_output=True, text=True, timeout=_QEMU_IMG_TIMEOUT_S
+        ).stdout
+    except FileNotFoundError as exc:
+        raise BuildError("qemu-img is not installed on the host") from exc
+    except subprocess.TimeoutExpired as exc:
+        raise BuildError("qemu-img took too long") from exc
+    except subprocess.CalledProcessError as exc:
+        raise BuildError(f"qemu-img {arguments[0]} failed") from errors.AccelschedError(exc.stderr.strip())

@@ -1,0 +1,156 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Servers that exist in memory only, for demonstrations and fleet tests; their console says so."""
+
+from __future__ import annotations
+
+import platform
+import random
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from accelsched import errors, wire
+from accelsched.agent import numa
+from accelsched.agent.devices import base as devices
+from accelsched.agent.devices import simulated as simulated_devices
+from accelsched.agent.virt import base
+from accelsched.conf import compute
+
+
+@dataclass(frozen=True)
+class _Server:
+    name: str
+    parts: tuple[str, ...]  # devices and NUMA nodes, as the console tells them
+    power: base.Power = base.Power.RUNNING
+    order: base.CarriedOut = base.NO_ORDER
+    incarnation: int = 1
+
+
+class SimulatedDriver(base.VirtDriver):
+    """Pretends. ``[agent] simulated_*`` say how large, how slow and how unreliable its hosts are."""
+
+    simulated: ClassVar[bool] = True
+
+    def __init__(self, context: devices.HostContext) -> None:
+        super().__init__(context)
+        every = frozenset(range(context.conf.agent.simulated_vcpus))
+        compute.check_host(context.conf, every)
+        self._shared = compute.shared(context.conf, every)
+        self._servers: dict[str, _Server] = {}
+        self._lock = threading.Lock()
+
+    def hypervisor(self) -> wire.HypervisorReport:
+        """Say that it is simulated."""
+        return {
+            "type": "simulated",
+            "version": 1_000_000,
+            "hostname": self.context.host,
+            "cpu_arch": platform.machine(),
+            "virt_type": "simulated",
+        }
+
+    def capacity(self) -> base.Capacity:
+        """Return what the options say."""
+        options = self.context.conf.agent
+        return base.Capacity(
+            len(self._shared),
+            options.simulated_memory_mb,
+            options.simulated_disk_gb,
+            len(compute.dedicated(self.context.conf)),
+        )
+
+    def numa(self) -> wire.NumaTopology | None:
+        """Return as many nodes as the options say."""
+        options = self.context.conf.agent
+        if not options.simulated_numa_nodes:
+            return None
+        nodes = numa.simulated(
+            options.simulated_numa_nodes,
+            options.simulated_vcpus,
+            options.simulated_threads_per_core,
+            options.simulated_memory_mb,
+            options.simulated_huge_pages,
+        )
+        return numa.topology(nodes, shared=self._shared, dedicated=compute.dedicated(self.context.conf))
+
+    def traits(self) -> frozenset[str]:
+        """Return the trait that says that nothing here is real."""
+        return frozenset({simulated_devices.TRAIT})
+
+    def servers(self) -> list[base.PresentServer]:
+        """Return the servers made since this process started."""
+        with self._lock:
+            return [
+                base.PresentServer(uuid, server.power, base.Launch.THIS_BOOT, server.order, server.incarnation)
+                for uuid, server in sorted(self._servers.items())
+            ]
+
+    def build(
+        self, assignment: wire.Assignment, attachments: Sequence[devices.Attachment], progress: base.Progress
+    ) -> None:
+        """Remember the server, after ``simulated_build_seconds``; fail at ``simulated_failure_rate``."""
+        options = self.context.conf.agent
+        if self._change(assignment["server_uuid"], power=base.Power.RUNNING):
+            return
+        if options.simulated_build_seconds:
+            progress.step("simulating a build")
+            progress.cancelled.wait(options.simulated_build_seconds)
+            progress.check()
+        if random.random() < options.simulated_failure_rate:  # noqa: S311 - not a secret
+            raise base.BuildError("simulated failure ([agent] simulated_failure_rate)")
+        with self._lock:
+            self._servers[assignment["server_uuid"]] = _Server(
+                assignment["name"],
+                (
+                    *(str(getattr(attachment, "name", attachment)) for attachment in attachments),
+                    *(_told(node) for node in assignment.get("numa", [])),
+                ),
+                incarnation=assignment.get("incarnation", 1),
+            )
+
+    def stop(self, server_uuid: str, grace_s: float, progress: base.Progress) -> None:
+        """Say that the server is stopped; simulated guests shut down at once."""
+        self._change(server_uuid, power=base.Power.STOPPED)
+
+    def pause(self, server_uuid: str) -> None:
+        """Say that the server is paused."""
+        self._change(server_uuid, power=base.Power.PAUSED)
+
+    def suspend(self, server_uuid: str) -> None:
+        """Say that the server is suspended."""
+        self._change(server_uuid, power=base.Power.SUSPENDED)
+
+    def carried_out(self, server_uuid: str, order: base.CarriedOut) -> None:
+        """Remember the order with the server."""
+        self._change(server_uuid, order=order)
+
+    def _change(self, server_uuid: str, **changes: Any) -> bool:
+        """Change what is remembered of a server; return whether it is there."""
+        with self._lock:
+            server = self._servers.get(server_uuid)
+            if server is not None:
+                self._servers[server_uuid] = replace(server, **changes)
+            return server is not None
+
+    def destroy(self, server_uuid: str) -> None:
+        """Forget the server."""
+        with self._lock:
+            self._servers.pop(server_uuid, None)
+
+    def console_output(self, server_uuid: str) -> str:
+        """Return a banner that says that the server is simulated, and its devices."""
+        with self._lock:
+            server = self._servers.get(server_uuid)
+        if server is None:
+            raise errors.NotFoundError(f"server {server_uuid} is not on host {self.context.host}")
+        return "".join(
+            f"{line}\n"
+            for line in (f"simulated server {server.name} on simulated host {self.context.host}", *server.parts)
+        )
+
+
+def _told(node: wire.NumaPlacedNode) -> str:
+    pins = ", ".join(f"{cpu} on {pin}" for cpu, pin in node["pins"].items())
+    return f"simulated memory of {node['memory_mb']} MiB on node {node['node']}" + (f", CPUs {pins}" if pins else "")

@@ -1,0 +1,191 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""``POST /servers/{id}/action``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import falcon
+import jsonschema
+
+from accelsched import errors, policies, rpc
+from accelsched.api import resources
+from accelsched.api.compute import microversion, server_rebuild
+from accelsched.api.compute import server_schemas as schemas
+from accelsched.api.compute import server_views as views
+from accelsched.api.compute.servers import ServerResource, delete, hint
+from accelsched.compute import images, orders, rebuilding
+from accelsched.db.instance_actions import Origin
+from accelsched.policies import servers as rules
+
+if TYPE_CHECKING:
+    from accelsched.api.services import Services
+
+# Orders by the key of the body, and the policy of each.
+_ORDERS = {
+    "os-start": (orders.START, rules.SERVERS + "start"),
+    "os-stop": (orders.STOP, rules.SERVERS + "stop"),
+    "pause": (orders.PAUSE, "os_compute_api:os-pause-server:pause"),
+    "unpause": (orders.UNPAUSE, "os_compute_api:os-pause-server:unpause"),
+    "suspend": (orders.SUSPEND, "os_compute_api:os-suspend-server:suspend"),
+    "resume": (orders.RESUME, "os_compute_api:os-suspend-server:resume"),
+}
+# Nova's other actions. They are not done yet, and say so rather than doing nothing.
+_NOT_DONE = frozenset(
+    {
+        *("addFixedIp", "addFloatingIp", "addSecurityGroup", "changePassword", "confirmResize", "createBackup"),
+        *("createImage", "injectNetworkInfo", "migrate", "os-getRDPConsole", "os-getSPICEConsole"),
+        *("os-getSerialConsole", "os-getVNCConsole", "os-migrateLive", "removeFixedIp", "removeFloatingIp"),
+        *("removeSecurityGroup", "rescue", "resetNetwork", "resize", "restore", "revertResize", "shelve"),
+        *("shelveOffload", "trigger_crash_dump", "unrescue", "unshelve"),
+    }
+)
+_ACTION: jsonschema.protocols.Validator = resources.validator({"type": "object"})
+
+
+Answer = tuple[str, dict[str, Any] | None]  # HTTP status and body
+_ACCEPTED: Answer = (falcon.HTTP_202, None)
+
+
+class Actions(ServerResource):
+    """Does one thing to one server, named by the only key of the body."""
+
+    def __init__(self, services: Services, image_service: images.Images) -> None:
+        super().__init__(services)
+        self._images = image_service
+        self._handlers: dict[str, Callable[[falcon.Request, str, Any], Answer]] = {
+            "os-getConsoleOutput": self._console_output,
+            "forceDelete": self._force_delete,
+            "reboot": self._reboot,
+            "rebuild": self._rebuild,
+            "evacuate": self._evacuate,
+            "lock": self._lock,
+            "unlock": self._unlock,
+            "os-resetState": self._reset_state,
+        }
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
+        """Find out which action is meant and do it."""
+        body = resources.body_of(req, _ACTION)
+        if not body:
+            raise errors.InvalidError("Malformed request body")
+        if len(body) > 1:
+            raise errors.InvalidError("Multiple body keys: an action is the only key of its body")
+        ((action, arguments),) = body.items()
+        if action in _ORDERS:
+            resp.status, resp.media = self._order(req, uuid, *_ORDERS[action])
+        elif action in self._handlers:
+            resp.status, resp.media = self._handlers[action](req, uuid, arguments)
+        elif action in _NOT_DONE:
+            self._get(uuid, self._scope(resources.context_of(req), rules.SERVERS + "show"))
+            raise falcon.HTTPNotImplemented(description=f"The action {action} is not supported by this release.")
+        else:
+            raise errors.InvalidError(f"There is no such action: {action[:100]}")
+
+    def _reboot(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
+        resources.check(schemas.REBOOT, arguments)
+        order = orders.SOFT_REBOOT if arguments["type"].upper() == "SOFT" else orders.HARD_REBOOT
+        return self._order(req, uuid, order, rules.SERVERS + "reboot")
+
+    def _force_delete(self, req: falcon.Request, uuid: str, _arguments: Any) -> Answer:
+        context = resources.context_of(req)
+        delete(self._services, uuid, context, self._scope(context, "os_compute_api:os-deferred-delete:force"))
+        return _ACCEPTED
+
+    def _lock(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
+        resources.check(schemas.lock(microversion.version_of(req).minor), arguments)
+        reason = arguments.get("locked_reason") if isinstance(arguments, dict) else None
+        lock = functools.partial(orders.lock, reason=reason, admin=self._is_admin(req))
+        self._change(req, uuid, "os_compute_api:os-lock-server:lock", lock)
+        return _ACCEPTED
+
+    def _unlock(self, req: falcon.Request, uuid: str, _arguments: Any) -> Answer:
+        rule = "os_compute_api:os-lock-server:unlock"
+        context = resources.context_of(req)
+        override = policies.allowed(self._services.enforcer, context, f"{rule}:unlock_override")
+        self._change(req, uuid, rule, functools.partial(orders.unlock, override=override))
+        return _ACCEPTED
+
+    def _reset_state(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
+        resources.check(schemas.RESET_STATE, arguments)
+        reset = functools.partial(orders.reset_state, state=arguments["state"])
+        self._change(req, uuid, "os_compute_api:os-admin-actions:reset_state", reset)
+        return _ACCEPTED
+
+    def _order(self, req: falcon.Request, uuid: str, order: orders.Order, rule: str) -> Answer:
+        """Give a server an order and tell its agent."""
+        give = functools.partial(orders.give, order=order, admin=self._is_admin(req))
+        self._tell(self._change(req, uuid, rule, give))
+        return _ACCEPTED
+
+    def _rebuild(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
+        """Have a server built anew; the answer shows it."""
+        context, rule = resources.context_of(req), rules.SERVERS + "rebuild"
+        scope = self._scope(context, rule)
+        resources.check(schemas.rebuild(microversion.version_of(req).minor), arguments)
+        wanted = server_rebuild.read(
+            arguments,
+            self._get(uuid, scope).server,
+            context=context,
+            services=self._services,
+            image_service=self._images,
+        )
+        rebuild = functools.partial(rebuilding.rebuild, wanted=wanted, admin=self._is_admin(req))
+        self._tell(self._change(req, uuid, rule, rebuild))
+        return falcon.HTTP_202, {"server": views.full(self._get(uuid, scope), self._reader(req))}
+
+    def _evacuate(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
+        minor = microversion.version_of(req).minor
+        resources.check(schemas.evacuate(minor), arguments)
+        if arguments.get("adminPass"):
+            raise errors.InvalidError(
+                "Invalid input for field/attribute evacuate.adminPass: passwords are not injected."
+            )
+        evacuate = functools.partial(
+            rebuilding.evacuate,
+            admin=self._is_admin(req),
+            target=arguments.get("host"),
+            stopped=minor >= 95,
+            service_down_time_s=self._services.conf.scheduler.service_down_time,
+        )
+        self._change(req, uuid, "os_compute_api:os-evacuate", evacuate)
+        hint("place", self._services.scheduler.place)
+        return falcon.HTTP_200, None
+
+    def _tell(self, told: tuple[str, str] | None) -> None:
+        """Have an agent look at what is wanted of a host's servers."""
+        if told is not None:
+            agent, host = told
+            hint("sync", lambda: self._services.agents.sync(agent, [host]))
+
+    def _change(self, req: falcon.Request, uuid: str, rule: str, change: Callable[..., Any]) -> Any:
+        """Change a server's row, in a transaction, for whoever may."""
+        context = resources.context_of(req)
+        scope, origin = self._scope(context, rule), Origin.of(context)
+        return self._services.db.transact(lambda session: change(session, uuid, origin=origin, project_id=scope))
+
+    def _console_output(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
+        """Return the last lines of a server's serial console.
+
+        :raises accelsched.errors.ConflictError: when the server has no console yet, or no more
+        :raises falcon.HTTPGatewayTimeout: when its agent does not answer
+        """
+        resources.check(schemas.CONSOLE_OUTPUT, arguments)
+        scope = self._scope(resources.context_of(req), "os_compute_api:os-console-output")
+        shown = self._get(uuid, scope)
+        host = shown.host
+        if host is None:
+            raise errors.ConflictError(f"Instance {uuid} is not ready")
+        length = (arguments or {}).get("length")
+        lines = None if length is None or int(length) < 0 else int(length)
+        try:
+            return falcon.HTTP_200, {"output": self._services.agents.console_output(host.agent, host.name, uuid, lines)}
+        except errors.NotFoundError as exc:
+            raise errors.ConflictError(f"Instance {uuid} is not ready") from exc
+        except rpc.MessagingTimeout as exc:
+            raise falcon.HTTPGatewayTimeout(description=f"The agent of host {host.name} did not answer.") from exc
+        except rpc.MESSAGING_ERRORS as exc:
+            raise errors.UnavailableError(f"The agent of host {host.name} cannot be reached just now.") from exc

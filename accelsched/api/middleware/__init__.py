@@ -1,0 +1,3 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""WSGI layers around every service: identity, request ids, bounds, metrics."""

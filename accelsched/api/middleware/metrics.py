@@ -1,0 +1,63 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Request counts and latencies for Prometheus, and the page that shows them.
+
+With several worker processes the counts are shared through files in ``PROMETHEUS_MULTIPROC_DIR``, which
+``accelsched.cmd.api`` sets before this module is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import prometheus_client
+from prometheus_client import multiprocess
+
+# Anything else counts as OTHER: a label must not take whatever a client sends.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+REQUESTS = prometheus_client.Counter("accelsched_http_requests", "Requests answered.", ["service", "method", "status"])
+LATENCY = prometheus_client.Histogram(
+    "accelsched_http_request_duration_seconds",
+    "Time from the request's arrival to the start of its answer.",
+    ["service", "method"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+
+
+def layer(app: WSGIApplication, service_of: Callable[[str], str]) -> WSGIApplication:
+    """Return an application that counts and times.
+
+    :param service_of: the service that a path belongs to, one of a fixed few names
+    """
+
+    def counted(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        began = time.perf_counter()
+        service = service_of(environ.get("PATH_INFO", ""))
+        method = environ.get("REQUEST_METHOD", "")
+        method = method if method in _METHODS else "OTHER"
+
+        def start(status, headers, exc_info=None):  # type: ignore[no-untyped-def]
+            LATENCY.labels(service, method).observe(time.perf_counter() - began)
+            REQUESTS.labels(service, method, status[:3]).inc()
+            return start_response(status, headers, exc_info)
+
+        return app(environ, start)
+
+    return counted
+
+
+def page(_environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer with every metric of this service, all its worker processes together."""
+    registry = prometheus_client.REGISTRY
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        registry = prometheus_client.CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    body = prometheus_client.generate_latest(registry)
+    start_response(
+        "200 OK", [("Content-Type", prometheus_client.CONTENT_TYPE_LATEST), ("Content-Length", str(len(body)))]
+    )
+    return [body]

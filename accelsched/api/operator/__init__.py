@@ -1,0 +1,3 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""``/v1``: what no OpenStack API offers."""

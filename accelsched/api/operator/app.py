@@ -1,0 +1,36 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""``/v1`` as a Falcon application."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import falcon
+
+from accelsched.api import faults, resources
+from accelsched.api.operator import capacity_rules, explanations, pictures, placements, versions
+from accelsched.compute import images
+
+if TYPE_CHECKING:
+    from accelsched.api.services import Services
+
+
+class _Identity:
+    """Discovery is public, everything else wants a caller."""
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        if req.path != "/":
+            resources.context_of(req)
+
+
+def create(services: Services) -> resources.App:
+    """Return the application at ``/v1``."""
+    app = resources.new_app(_Identity())
+    app.add_route("/", versions.Version())
+    app.add_route("/picture", pictures.FleetPicture(services))
+    app.add_route("/placements:simulate", placements.Simulation(services, images.Images(services.conf)))
+    app.add_route("/resource_providers/{uuid}/capacity_rule", capacity_rules.CapacityRule(services))
+    app.add_route("/servers/{uuid}/explanation", explanations.Explanation(services))
+    resources.answer_errors(app, faults.coded_errors_list)
+    return app

@@ -1,0 +1,43 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""``accelsched-agent``: the compute agent as a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from oslo_config import cfg
+
+from accelsched import errors, rpc
+from accelsched.agent.manager import Agent
+from accelsched.cmd import process
+
+PROG = "accelsched-agent"
+
+_OPTIONS = [
+    cfg.IntOpt(
+        "simulate",
+        default=0,
+        min=0,
+        max=100_000,
+        metavar="N",
+        help="Stand for N simulated hosts, named [agent] host and a number, instead of for this one.",
+    )
+]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT; return the exit status."""
+    example = f"{PROG} --config-file /etc/accelsched/accelsched.conf"
+    try:
+        conf = process.read_options(PROG, argv, example=example, extra=_OPTIONS)
+    except errors.ConfigurationError as exc:
+        return process.fail(PROG, str(exc))
+    status = process.run(PROG, lambda: [Agent(conf, rpc.transport(conf), simulate=conf.simulate)])
+    # A thread may wait for a message broker that does not answer; nothing it does is lost, and nobody waits for it.
+    sys.stdout.flush()
+    logging.shutdown()
+    os._exit(status)

@@ -1,0 +1,124 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What is wanted of servers on a host, and what its agent saw of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, cast
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from accelsched import wire
+from accelsched.compute import hosts, orders, rebuilding
+from accelsched.db import instance_actions
+from accelsched.db.base import utcnow
+from accelsched.db.compute import Server, as_iso
+from accelsched.placement import claims
+
+
+def of_hosts(session: Session, names: Sequence[str]) -> list[wire.Assignment]:
+    """Return every server that these hosts hold or must tear down."""
+    rows = session.scalars(
+        select(Server).where(Server.host.in_(names), Server.deleted_at.is_(None)).order_by(Server.id)
+    )
+    return [_assignment(server) for server in rows]
+
+
+def _assignment(server: Server) -> wire.Assignment:
+    assignment: wire.Assignment = {
+        "server_uuid": server.uuid,
+        "host": server.host or "",
+        "desired": cast("Literal['active', 'deleted']", server.desired),
+        "name": server.name,
+        "project_id": server.project_id,
+        "user_id": server.user_id,
+        "flavor": cast("wire.FlavorSpec", server.flavor),
+        "image": cast("wire.ImageSpec | None", server.image),
+        "devices": cast("list[wire.DeviceAllocation]", server.devices),
+        "metadata": server.metadata_,
+        "user_data": server.user_data,
+        "config_drive": server.config_drive,
+        "hostname": server.hostname,
+        "key_name": server.key_name,
+        "public_key": server.public_key,
+        "created_at": as_iso(server.created_at) or "",
+    }
+    if server.power_order is not None:
+        assignment["order"] = cast("wire.PowerOrder", server.power_order)
+    if server.numa:
+        assignment["numa"] = cast("list[wire.NumaPlacedNode]", server.numa)
+    if server.incarnation > 1:
+        assignment["incarnation"] = server.incarnation
+    return assignment
+
+
+def observe(session: Session, seen: wire.Observation, max_attempts: int) -> Literal["gone", "unplaced"] | None:
+    """Take over what an agent saw of one server. What is no longer true of it is ignored.
+
+    :param max_attempts: hosts on which a server's first build is tried
+    :returns: ``gone`` when the server is gone for good now, its allocations with it; ``unplaced`` when it wants another
+        host
+    """
+    server = session.scalars(select(Server).where(Server.uuid == seen["server_uuid"]).with_for_update()).one_or_none()
+    # An agent that was away may speak of a server that has been moved or removed since.
+    if server is None or server.deleted_at is not None or server.host != seen["host"]:
+        return None
+    now = utcnow()
+    server.updated_at = now
+    server.detail = seen["detail"][:255]
+    if server.desired == "deleted":
+        if seen["state"] != "gone":
+            return None
+        claims.release(session, [server.uuid])
+        server.deleted_at = now
+        server.detail = ""
+        instance_actions.finish(session, [server.id], host=seen["host"])
+        return "gone"
+    if not rebuilding.observed(session, server, seen):
+        return None
+    orders.observed(session, server, seen)
+    match seen["state"]:
+        case "gone":
+            # Wanted, yet nothing of it is left: say so rather than build it again over lost data.
+            _fail(server, {"message": "The server disappeared from its host.", "details": seen["detail"]})
+        case "error":
+            return _not_built(session, server, seen, max_attempts)
+        case "building" if server.launched_at is not None:
+            pass  # built anew: what it was, it is until it is there
+        case state:
+            _be(session, server, state, seen["host"])
+    return None
+
+
+def _fail(server: Server, fault: wire.Fault) -> None:
+    server.state = "error"
+    server.fault = {"code": 500, **fault, "created": as_iso(utcnow())}
+
+
+def _not_built(
+    session: Session, server: Server, seen: wire.Observation, max_attempts: int
+) -> Literal["unplaced"] | None:
+    """Take over that a build failed: blame the host, and try another one if it was the server's first build."""
+    fault: wire.Fault = seen["fault"] or {"message": "The build failed.", "details": ""}
+    first = server.state == "building"
+    if first:
+        hosts.note_build(session, seen["host"], failed=True)
+    _fail(server, fault)
+    if first and server.launched_at is None:
+        if rebuilding.retry_build(session, server, max_attempts):
+            return "unplaced"
+        instance_actions.finish(session, [server.id], action="create", host=seen["host"], fault=fault)
+    return None
+
+
+def _be(session: Session, server: Server, state: str, host: str) -> None:
+    """Take over what a server that is there does."""
+    if not server.held_in_error:
+        server.state = state
+        server.fault = None
+    if state == "active" and server.launched_at is None:
+        server.launched_at = utcnow()
+        hosts.note_build(session, host, failed=False)
+        instance_actions.finish(session, [server.id], action="create", host=host)

@@ -1,0 +1,79 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The control plane's side of the conversation with agents."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tenacity
+from oslo_db import exception as db_exception
+from oslo_log import log
+
+from accelsched import rpc, wire
+from accelsched.compute import assignments, hosts
+from accelsched.db.engine import Database
+
+LOG = log.getLogger(__name__)
+
+
+class Controller:
+    """RPC endpoint of topic ``accelsched-controller``. Every method may be repeated."""
+
+    target = rpc.endpoint_target()
+
+    def __init__(self, db: Database, max_attempts: int, place: Callable[[], None]) -> None:
+        """
+        :param max_attempts: hosts on which a server's first build is tried
+        :param place: called when there may be servers to place
+        """
+        self._db = db
+        self._max_attempts = max_attempts
+        self._place = place
+
+    # Two agents that report a new custom class at the same moment: the second finds it there when it tries again.
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception_type(db_exception.DBDuplicateEntry),
+        stop=tenacity.stop_after_attempt(5),
+        wait=tenacity.wait_random(max=0.2),
+        reraise=True,
+    )
+    def report_host(self, _context: dict[str, Any], report: wire.HostReport, control_plane: str | None = None) -> str:
+        """Take over what a host says of itself; return which control plane this is."""
+        return self._db.transact(lambda session: hosts.report(session, report, control_plane))
+
+    def heartbeat(self, _context: dict[str, Any], hosts: Sequence[str]) -> list[str]:
+        """Note that hosts are alive; return those that are not known."""
+        names = list(hosts)
+        return self._db.transact(lambda session: _heartbeat(session, names))
+
+    def fetch_assignments(
+        self, _context: dict[str, Any], hosts: Sequence[str], control_plane: str | None = None
+    ) -> list[wire.Assignment]:
+        """Return what is wanted on these hosts."""
+        with self._db.reading() as session:
+            _check_control_plane(session, control_plane)
+            return assignments.of_hosts(session, hosts)
+
+    def report_observations(self, _context: dict[str, Any], observations: Sequence[wire.Observation]) -> None:
+        """Take over what agents saw of servers."""
+        for observation in observations:
+            observe = functools.partial(assignments.observe, seen=observation, max_attempts=self._max_attempts)
+            match self._db.transact(observe):
+                case "gone":
+                    LOG.info("Server %s is gone from %s", observation["server_uuid"], observation["host"])
+                case "unplaced":
+                    LOG.warning(
+                        "Server %s could not be built on %s and goes elsewhere: %s",
+                        observation["server_uuid"],
+                        observation["host"],
+                        observation["fault"]["message"] if observation["fault"] else "no reason was given",
+                    )
+                    self._place()
+
+
+# An RPC argument has the module's name.
+_heartbeat = hosts.heartbeat
+_check_control_plane = hosts.check_control_plane

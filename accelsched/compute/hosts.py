@@ -1,0 +1,110 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Hosts: what their agents report, and whether they are alive."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import uuid
+from collections.abc import Sequence
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from accelsched import errors, wire
+from accelsched.db import hosts_head
+from accelsched.db.base import utcnow
+from accelsched.db.compute import ControlPlane, Host
+from accelsched.placement import trees
+
+
+def report(session: Session, told: wire.HostReport, control_plane: str | None = None) -> str:
+    """Take over a host's picture of itself. A report that says what the last one said changes nothing.
+
+    :param control_plane: the one that the host says it belongs to; None when it belongs to none yet
+    :returns: which control plane this is
+    :raises accelsched.errors.ConflictError: when another node goes by the same name, or the host belongs elsewhere
+    :raises accelsched.errors.InvalidError: when the report does not make sense
+    """
+    this = check_control_plane(session, control_plane)
+    host = session.scalars(select(Host).where(Host.name == told["host"]).with_for_update()).one_or_none()
+    if host is not None and host.node_uuid != told["node_uuid"]:
+        raise errors.ConflictError(
+            f"host {told['host']} is known as node {host.node_uuid}, not {told['node_uuid']}; if it was installed "
+            "anew, give the agent its old state directory back, or the host another [agent] host name"
+        )
+    if told["providers"] and told["providers"][0]["uuid"] != told["node_uuid"]:
+        raise errors.InvalidError("the root provider's uuid is not the node's")
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    now = utcnow()
+    if host is None:
+        host = Host(
+            name=told["host"], service_uuid=str(uuid.uuid4()), node_uuid=told["node_uuid"], reported={}, created_at=now
+        )
+    elif host.report_digest == digest:
+        host.last_seen_at = now
+        return this
+    trees.apply(session, told["providers"], host.reported, told.get("numa"))
+    host.agent = told["agent"]
+    host.simulated = told["simulated"]
+    host.hypervisor = dict(told["hypervisor"])
+    host.report_digest = digest
+    host.reported = {provider["uuid"]: dict(provider) for provider in told["providers"]}
+    host.last_seen_at = now
+    session.add(host)  # not before it is whole: queries above would write it as it is
+    hosts_head.advance(session)
+    return this
+
+
+def check_control_plane(session: Session, claimed: str | None) -> str:
+    """Refuse agents of another control plane: they would remove what nobody here wants, and nobody here knows it.
+
+    :param claimed: the one that the agent says it belongs to; None when it belongs to none yet
+    :returns: which control plane this is
+    :raises accelsched.errors.ConflictError: when the agent belongs to another one
+    """
+    this = session.scalars(select(ControlPlane.uuid)).one()
+    if claimed not in (None, this):
+        raise errors.ConflictError(
+            f"this agent belongs to control plane {claimed}, and control plane {this} answers: are transport_url and "
+            "[database] connection the right ones? To hand the agent over, delete its servers, then the file "
+            "control_plane in its state directory"
+        )
+    return this
+
+
+def heartbeat(session: Session, names: Sequence[str]) -> list[str]:
+    """Note that hosts are alive.
+
+    :returns: those that are not known, and must be reported
+    """
+    alive = (
+        update(Host)
+        .where(Host.name.in_(names))
+        .values(last_seen_at=utcnow())
+        .execution_options(synchronize_session=False)
+    )
+    # Beats are most of what agents say, and nearly all come from hosts that are known.
+    if session.execute(alive).rowcount == len(set(names)):  # type: ignore[attr-defined]
+        return []
+    known = set(session.scalars(select(Host.name).where(Host.name.in_(names))))
+    return [name for name in names if name not in known]
+
+
+def note_build(session: Session, name: str, *, failed: bool) -> None:
+    """Count a build that failed against its host; one that succeeded wipes the slate clean."""
+    change = update(Host).where(Host.name == name).execution_options(synchronize_session=False)
+    if failed:
+        changed = session.execute(change.values(failed_builds=Host.failed_builds + 1))
+    else:
+        changed = session.execute(change.where(Host.failed_builds > 0).values(failed_builds=0))
+    if changed.rowcount:  # type: ignore[attr-defined]
+        hosts_head.advance(session)
+
+
+def is_up(host: Host, service_down_time_s: int, now: datetime.datetime | None = None) -> bool:
+    """Tell whether the host's agent was heard of lately and nobody forced it down."""
+    age = (now or utcnow()) - host.last_seen_at
+    return not host.forced_down and age <= datetime.timedelta(seconds=service_down_time_s)

@@ -1,0 +1,176 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Orders to servers that are there: the table of what may be ordered when, and how an order is given.
+
+An order is a number that grows with each, and what the server is to be then. Its agent carries out each number once;
+how often it hears of it, and who dies meanwhile, makes no difference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy.orm import Session
+
+from accelsched import errors, wire
+from accelsched.compute import servers
+from accelsched.db import instance_actions
+from accelsched.db.base import utcnow
+from accelsched.db.compute import Server
+
+Power = Literal["running", "stopped", "paused", "suspended"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """One way to change what a server does."""
+
+    action: str  # of the instance action, and in refusals
+    vm_states: frozenset[str]  # in which it may be given
+    task: str  # task_state until it is carried out
+    power: Power  # what it is then
+    reboot: Literal["soft", "hard"] | None = None
+    while_busy: frozenset[str] = frozenset()  # task states that do not stand against it
+
+    @property
+    def event(self) -> str:
+        """Name of the instance action's event."""
+        return f"compute_{self.action}_instance"
+
+
+_REBOOTABLE_TASKS = frozenset({"rebooting", "rebooting_hard", "pausing", "unpausing", "suspending", "resuming"})
+
+START = Order("start", frozenset({"stopped"}), "powering-on", "running")
+STOP = Order("stop", frozenset({"active", "error"}), "powering-off", "stopped")
+SOFT_REBOOT = Order("reboot", frozenset({"active"}), "rebooting", "running", reboot="soft")
+HARD_REBOOT = Order(
+    "reboot",
+    frozenset({"active", "stopped", "paused", "suspended", "error"}),
+    "rebooting_hard",
+    "running",
+    reboot="hard",
+    while_busy=_REBOOTABLE_TASKS,
+)
+PAUSE = Order("pause", frozenset({"active"}), "pausing", "paused")
+UNPAUSE = Order("unpause", frozenset({"paused"}), "unpausing", "running")
+SUSPEND = Order("suspend", frozenset({"active"}), "suspending", "suspended")
+RESUME = Order("resume", frozenset({"suspended"}), "resuming", "running")
+
+ALL = (START, STOP, SOFT_REBOOT, HARD_REBOOT, PAUSE, UNPAUSE, SUSPEND, RESUME)
+
+
+def give(
+    session: Session,
+    uuid: str,
+    order: Order,
+    origin: instance_actions.Origin,
+    *,
+    project_id: str | None,
+    admin: bool,
+) -> tuple[str, str] | None:
+    """Give an order to a server.
+
+    :param project_id: whose server it must be; None for anybody's
+    :param admin: whether who orders may do so although the server is locked
+    :returns: (agent, host) to tell, None when nobody is there to be told
+    :raises accelsched.errors.NotFoundError: when there is no such server
+    :raises accelsched.errors.ConflictError: when the server is locked, or in a state that the order makes no sense in
+    """
+    server = servers.alive(session, uuid, project_id)
+    servers.check_unlocked(server, admin=admin)
+    servers.check_state(server, order.action, order.vm_states, order.while_busy)
+    if server.launched_at is None:
+        raise errors.ConflictError(f"Cannot '{order.action}' instance {server.uuid}: it has never been active")
+    number = wish(server, order.power, order.reboot)
+    server.task = order.task
+    server.updated_at = utcnow()
+    instance_actions.begin(
+        session, [server.id], order.action, origin, event=order.event, order_number=number, host=server.host
+    )
+    return servers.agent_of(session, server)
+
+
+def wish(server: Server, power: Power, reboot: Literal["soft", "hard"] | None = None) -> int:
+    """Write down what a server is to be; return the number of the order that this is."""
+    number: int = (server.power_order["number"] if server.power_order else 0) + 1
+    wanted: wire.PowerOrder = {"number": number, "power": power, "reboot": reboot}
+    server.power_order = dict(wanted)
+    return number
+
+
+def observed(session: Session, server: Server, seen: wire.Observation) -> None:
+    """Take over that a server's order was carried out, or could not be."""
+    if server.power_order is None or server.task is None or seen.get("order", 0) < server.power_order["number"]:
+        return
+    server.task = None
+    fault = seen.get("order_fault")
+    if fault is None:
+        server.held_in_error = False
+    instance_actions.finish(
+        session, [server.id], up_to_order=server.power_order["number"], host=seen["host"], fault=fault
+    )
+
+
+def reset_state(
+    session: Session,
+    uuid: str,
+    state: Literal["active", "error"],
+    origin: instance_actions.Origin,
+    *,
+    project_id: str | None,
+) -> None:
+    """Say what state a server is in, against what was seen.
+
+    :param state: ``error`` holds until an order is carried out or it is reset; ``active`` until its agent sees it
+    :raises accelsched.errors.NotFoundError: when there is no such server
+    """
+    server = servers.alive(session, uuid, project_id)
+    server.state = state
+    server.fault = None
+    server.task = None
+    server.held_in_error = state == "error"
+    server.updated_at = utcnow()
+    instance_actions.begin(session, [server.id], "resetState", origin)
+
+
+def lock(
+    session: Session,
+    uuid: str,
+    reason: str | None,
+    origin: instance_actions.Origin,
+    *,
+    project_id: str | None,
+    admin: bool,
+) -> None:
+    """Keep everybody but administrators from changing a server.
+
+    :param admin: whether an administrator locks it; only one takes that lock off
+    :raises accelsched.errors.NotFoundError: when there is no such server
+    """
+    server = servers.alive(session, uuid, project_id)
+    owner = server.project_id == origin.project_id
+    if server.locked_by is None or admin:
+        server.locked_by = "admin" if admin and not owner else "owner"
+    server.locked_reason = reason
+    server.updated_at = utcnow()
+    instance_actions.begin(session, [server.id], "lock", origin)
+
+
+def unlock(
+    session: Session, uuid: str, origin: instance_actions.Origin, *, project_id: str | None, override: bool
+) -> None:
+    """Take a lock off.
+
+    :param override: whether an administrator's lock may be taken off
+    :raises accelsched.errors.NotFoundError: when there is no such server
+    :raises accelsched.errors.ForbiddenError: when the lock is an administrator's
+    """
+    server = servers.alive(session, uuid, project_id)
+    if server.locked_by == "admin" and not override:
+        raise errors.ForbiddenError(
+            "Policy doesn't allow os_compute_api:os-lock-server:unlock:unlock_override to be performed."
+        )
+    server.locked_by = server.locked_reason = None
+    server.updated_at = utcnow()
+    instance_actions.begin(session, [server.id], "unlock", origin)

@@ -1,0 +1,130 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Naming rules that hold in every layer.
+
+* A physical function's resource provider is named as Nova names it: ``HOST_pci_0000_41_00_0``.
+* A custom trait or resource class is ``CUSTOM_`` and the upper-cased name, every run of other characters one ``_``.
+* A mediated device made here carries a visible mark: its UUID is of version 8 (RFC 9562, section 5.8) and starts
+  with ``acce15ed``. The rest is a digest of what it is for, so making it twice makes the same one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Iterable
+
+import os_resource_classes
+import os_traits
+
+STANDARD = frozenset({*os_resource_classes.STANDARDS, *os_traits.get_traits()})
+"""Resource classes and traits that are not custom."""
+
+LINK_PARTITION = "CUSTOM_LINK_PARTITION_"
+_NUMA_NODE = "CUSTOM_NUMA_NODE_"
+
+MDEV_UUID_MARK = "acce15ed"
+
+# The namespace of every name-based uuid made here (RFC 9562, section 5.5).
+_NAMESPACE = uuid.UUID("6b9e7f0c-0d5e-5b0e-9c39-acce15ed0000")
+
+_PCI_ADDRESS = re.compile(r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
+_CUSTOM_MAX = 255
+
+
+def custom(name: str) -> str:
+    """Return the ``CUSTOM_`` trait or resource class for a free-form name.
+
+    :param name: e.g. ``labgpu-1`` or ``GRID T4-8Q``
+    :raises ValueError: when nothing usable is left of the name
+    """
+    cleaned = re.sub(r"[^A-Z0-9]+", "_", name.upper()).strip("_")
+    if not cleaned:
+        raise ValueError(f"no trait or resource class can be made of {name!r}")
+    return f"CUSTOM_{cleaned}"[:_CUSTOM_MAX]
+
+
+def vgpu_type_trait(type_id: str) -> str:
+    """Return the trait that says a provider offers a vGPU type, e.g. ``CUSTOM_VGPU_TYPE_NVIDIA_471``."""
+    return custom(f"VGPU_TYPE_{type_id}")
+
+
+def vgpu_class(type_id: str) -> str:
+    """Return the resource class of a vGPU type on a GPU that offers several, e.g. ``CUSTOM_VGPU_NVIDIA_471``."""
+    return custom(f"VGPU_{type_id}")
+
+
+def numa_node_trait(node: int) -> str:
+    """Return the trait that says that a device is on a NUMA node of its host, e.g. ``CUSTOM_NUMA_NODE_1``."""
+    return f"{_NUMA_NODE}{node}"
+
+
+def numa_node_of(traits: Iterable[str]) -> int | None:
+    """Return the NUMA node that a device's traits say it is on; None when they do not say."""
+    nodes = [trait.removeprefix(_NUMA_NODE) for trait in traits if trait.startswith(_NUMA_NODE)]
+    return int(nodes[0]) if len(nodes) == 1 and nodes[0].isdecimal() else None
+
+
+def link_partition_trait(number: int) -> str:
+    """Return the trait of devices of a host that fast links join, e.g. ``CUSTOM_LINK_PARTITION_0``."""
+    return f"{LINK_PARTITION}{number}"
+
+
+def pci_vendor_trait(vendor: str) -> str:
+    """Return the trait of PCI devices of a vendor, e.g. ``CUSTOM_PCI_VENDOR_10DE``."""
+    return custom(f"PCI_VENDOR_{vendor}")
+
+
+def pci_device_trait(vendor: str, product: str) -> str:
+    """Return the trait of PCI devices of a model, e.g. ``CUSTOM_PCI_DEVICE_10DE_20B0``."""
+    return custom(f"PCI_DEVICE_{vendor}_{product}")
+
+
+def pci_type_trait(device_type: str) -> str:
+    """Return the trait of PCI devices of one of Nova's types: type-PCI, type-PF (has SR-IOV), type-VF."""
+    return custom(f"PCI_{device_type}")
+
+
+def pci_class(vendor: str, product: str) -> str:
+    """Return the resource class of PCI functions of a model that was given no other, e.g. ``CUSTOM_PCI_10DE_20B0``."""
+    return custom(f"PCI_{vendor}_{product}")
+
+
+def pci_provider(host: str, address: str) -> str:
+    """Return the name of the resource provider of a PCI function.
+
+    :param address: full PCI address in lower case, ``0000:41:00.0``
+    """
+    if not is_pci_address(address):
+        raise ValueError(f"{address!r} is not a full PCI address such as 0000:41:00.0")
+    return f"{host}_pci_{re.sub('[:.]', '_', address)}"
+
+
+def is_pci_address(text: str) -> bool:
+    """Tell whether the text is a full PCI address in lower case."""
+    return _PCI_ADDRESS.match(text) is not None
+
+
+def provider_uuid(node_uuid: str, name: str) -> str:
+    """Return the uuid of a child provider: the same for the same host and name, on every report."""
+    return str(uuid.uuid5(_NAMESPACE, f"provider/{node_uuid}/{name}"))
+
+
+def mdev_uuid(server_uuid: str, provider_uuid_: str, group: str, index: int) -> str:
+    """Return the uuid of the mediated device that serves one unit of one request group of a server."""
+    digest = hashlib.sha256(f"mdev/{server_uuid}/{provider_uuid_}/{group}/{index}".encode()).hexdigest()
+    # 8: version "custom"; a: variant of RFC 9562.
+    return f"{MDEV_UUID_MARK}-{digest[0:4]}-8{digest[4:7]}-a{digest[7:10]}-{digest[10:22]}"
+
+
+def is_own_mdev(uuid_: str) -> bool:
+    """Tell whether a mediated device carries our mark; one that does not is never touched."""
+    return (
+        re.fullmatch(rf"{MDEV_UUID_MARK}-[0-9a-f]{{4}}-8[0-9a-f]{{3}}-a[0-9a-f]{{3}}-[0-9a-f]{{12}}", uuid_) is not None
+    )
+
+
+def host_alias(project_id: str, host: str) -> str:
+    """Return a name for a host that tells a project no more than whether two servers share one: Nova's ``hostId``."""
+    return hashlib.sha224(f"{project_id}{host}".encode()).hexdigest() if host else ""

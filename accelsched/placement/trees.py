@@ -1,0 +1,249 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Take over what an agent reports of its host: the host's provider and one for each device below it.
+
+The agent owns what it reported and nothing else. A trait, an aggregate or a ratio that an operator set by hand stays;
+what the agent reported before and does not report now goes. What is still allocated is not removed but reserved, so
+that nothing new lands on a device that disappeared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.orm import Session
+
+from accelsched import errors, wire
+from accelsched.db import feed
+from accelsched.db.base import utcnow
+from accelsched.db.placement import (
+    Allocation,
+    CapacityRule,
+    Inventory,
+    NumaTopology,
+    ProviderAggregate,
+    ProviderTrait,
+    ResourceClass,
+    ResourceProvider,
+    Trait,
+)
+from accelsched.placement import capacity_rules
+from accelsched.placement.numa import store as numa_store
+
+Reported = Mapping[str, wire.ProviderReport]
+"""An earlier report, by provider uuid."""
+
+
+def apply(
+    session: Session,
+    reports: Sequence[wire.ProviderReport],
+    before: Reported,
+    numa: wire.NumaTopology | None = None,
+) -> None:
+    """Make the resource database say what the agent says.
+
+    :param reports: the whole tree, parents before children, the root first
+    :param before: what the same agent reported last
+    :param numa: the host's NUMA nodes, None where it has not told any
+    :raises accelsched.errors.ConflictError: when a provider of that name, or in another tree, is already there
+    :raises accelsched.errors.InvalidError: when the report does not make one tree
+    """
+    _check(reports)
+    uuids = [report["uuid"] for report in reports]
+    providers = _providers(session, [*uuids, *before])
+    class_ids = _ensure(session, ResourceClass, {name for report in reports for name in report["inventories"]})
+    trait_ids = _ensure(session, Trait, {name for report in reports for name in report["traits"]})
+    for report in reports:
+        provider = _put_provider(session, report, providers)
+        earlier = before.get(report["uuid"])
+        changed = _put_inventories(session, provider, report, earlier, class_ids)
+        changed |= _put_rule(session, provider, report, earlier)
+        changed |= _put_traits(session, provider, report, earlier, trait_ids)
+        if report["parent"] is None:
+            changed |= numa_store.report(session, provider.id, numa)
+        if changed:
+            provider.generation += 1
+            provider.updated_at = utcnow()
+            feed.touch(session, [provider.id])
+    # Children before parents: they were reported after them.
+    for uuid in reversed([uuid for uuid in before if uuid not in set(uuids)]):
+        if uuid in providers:
+            _retire(session, providers[uuid])
+
+
+def set_trait(session: Session, provider_uuid: str, name: str, *, present: bool) -> None:
+    """Give a provider a trait, or take it. A provider that is gone is left alone."""
+    provider = _providers(session, [provider_uuid]).get(provider_uuid)
+    if provider is None:
+        return
+    trait_id = _ensure(session, Trait, {name})[name]
+    row = session.get(ProviderTrait, (provider.id, trait_id))
+    if present == (row is not None):
+        return
+    if row is None:
+        session.add(ProviderTrait(provider_id=provider.id, trait_id=trait_id))
+    else:
+        session.delete(row)
+    provider.generation += 1
+    feed.touch(session, [provider.id])
+
+
+def _check(reports: Sequence[wire.ProviderReport]) -> None:
+    seen: set[str] = set()
+    for index, report in enumerate(reports):
+        if (report["parent"] is None) != (index == 0):
+            raise errors.InvalidError("a report has one root provider, and it comes first")
+        if report["parent"] is not None and report["parent"] not in seen:
+            raise errors.InvalidError(f"provider {report['name']} comes before its parent")
+        seen.add(report["uuid"])
+    if not reports:
+        raise errors.InvalidError("a report has a root provider at least")
+
+
+def _providers(session: Session, uuids: Iterable[str]) -> dict[str, ResourceProvider]:
+    rows = session.scalars(
+        select(ResourceProvider)
+        .where(ResourceProvider.uuid.in_(set(uuids)))
+        .order_by(ResourceProvider.id)
+        .with_for_update()
+    )
+    return {provider.uuid: provider for provider in rows}
+
+
+def _ensure(session: Session, table: type[ResourceClass] | type[Trait], names: set[str]) -> dict[str, int]:
+    """Return ids by name, making custom ones that are missing."""
+    query = select(table.name, table.id).where(table.name.in_(names))
+    found = dict(session.execute(query).all())
+    missing = names - found.keys()
+    for name in missing:
+        if not name.startswith("CUSTOM_"):
+            raise errors.InvalidError(f"{name} is not a standard name of this release and does not start with CUSTOM_")
+    if missing:
+        session.execute(insert(table), [{"name": name} for name in sorted(missing)])
+        found = dict(session.execute(query).all())
+    return found
+
+
+def _put_provider(
+    session: Session, report: wire.ProviderReport, providers: dict[str, ResourceProvider]
+) -> ResourceProvider:
+    parent = providers[report["parent"]] if report["parent"] else None
+    provider = providers.get(report["uuid"])
+    if provider is None:
+        taken = session.scalar(select(ResourceProvider.uuid).where(ResourceProvider.name == report["name"]))
+        if taken is not None:
+            raise errors.DuplicateNameError(
+                f"a resource provider named {report['name']} is there already, with uuid {taken}; if the host was "
+                "installed anew, delete that provider or give the agent its old state directory back"
+            )
+        provider = ResourceProvider(uuid=report["uuid"], name=report["name"], generation=0)
+        session.add(provider)
+        session.flush()
+        provider.root_id = parent.root_id if parent else provider.id
+        provider.parent_id = parent.id if parent else None
+        session.flush()
+        providers[report["uuid"]] = provider
+        feed.touch(session, [provider.id])
+        return provider
+    if provider.parent_id != (parent.id if parent else None):
+        raise errors.ConflictError(f"resource provider {provider.uuid} ({provider.name}) hangs in another place")
+    if provider.name != report["name"]:
+        provider.name = report["name"]
+        feed.touch(session, [provider.id])
+    return provider
+
+
+def _put_inventories(
+    session: Session,
+    provider: ResourceProvider,
+    report: wire.ProviderReport,
+    before: wire.ProviderReport | None,
+    class_ids: Mapping[str, int],
+) -> bool:
+    rows = {row.class_id: row for row in session.scalars(select(Inventory).where(Inventory.provider_id == provider.id))}
+    earlier = before["inventories"] if before else {}
+    changed = False
+    for name, inventory in report["inventories"].items():
+        row = rows.get(class_ids[name])
+        if row is None:
+            session.add(Inventory(provider_id=provider.id, class_id=class_ids[name], **inventory))
+            changed = True
+            continue
+        # Only what the agent changed since its last report: the rest may be an operator's own setting.
+        then = cast("Mapping[str, Any]", earlier.get(name, {}))
+        for field, value in inventory.items():
+            if then.get(field) != value and getattr(row, field) != value:
+                setattr(row, field, value)
+                row.updated_at = utcnow()
+                changed = True
+    dropped = earlier.keys() - report["inventories"].keys()
+    if dropped:
+        for class_id in session.scalars(select(ResourceClass.id).where(ResourceClass.name.in_(dropped))):
+            if class_id in rows:
+                _drop_inventory(session, rows[class_id])
+                changed = True
+    session.flush()
+    return changed
+
+
+def _drop_inventory(session: Session, row: Inventory) -> None:
+    if row.used:
+        row.reserved = row.total
+        row.updated_at = utcnow()
+    else:
+        session.delete(row)
+
+
+def _put_rule(
+    session: Session, provider: ResourceProvider, report: wire.ProviderReport, before: wire.ProviderReport | None
+) -> bool:
+    earlier = before.get("capacity_rule") if before else None
+    changed = capacity_rules.report(session, provider.id, report.get("capacity_rule"), earlier)
+    # Inventories may have come that the rule is about.
+    capacity_rules.settle(session, [provider.id])
+    return changed
+
+
+def _put_traits(
+    session: Session,
+    provider: ResourceProvider,
+    report: wire.ProviderReport,
+    before: wire.ProviderReport | None,
+    trait_ids: Mapping[str, int],
+) -> bool:
+    has = set(session.scalars(select(ProviderTrait.trait_id).where(ProviderTrait.provider_id == provider.id)))
+    add = {trait_ids[name] for name in report["traits"]} - has
+    if add:
+        session.execute(
+            insert(ProviderTrait), [{"provider_id": provider.id, "trait_id": trait_id} for trait_id in sorted(add)]
+        )
+    dropped = set(before["traits"] if before else ()) - set(report["traits"])
+    gone = has & set(session.scalars(select(Trait.id).where(Trait.name.in_(dropped)))) if dropped else set()
+    if gone:
+        session.execute(
+            delete(ProviderTrait)
+            .where(ProviderTrait.provider_id == provider.id, ProviderTrait.trait_id.in_(gone))
+            .execution_options(synchronize_session=False)
+        )
+    return bool(add or gone)
+
+
+def _retire(session: Session, provider: ResourceProvider) -> None:
+    """Remove a provider that its agent no longer sees, or reserve all of it while something still holds it."""
+    held = session.scalar(select(Allocation.consumer_id).where(Allocation.provider_id == provider.id).limit(1))
+    children = session.scalar(select(ResourceProvider.id).where(ResourceProvider.parent_id == provider.id).limit(1))
+    feed.touch(session, [provider.id])
+    if held is not None or children is not None:
+        for row in session.scalars(select(Inventory).where(Inventory.provider_id == provider.id)):
+            row.reserved = row.total
+        provider.generation += 1
+        session.flush()
+        return
+    for table in (Inventory, CapacityRule, NumaTopology, ProviderTrait, ProviderAggregate):
+        session.execute(
+            delete(table).where(table.provider_id == provider.id).execution_options(synchronize_session=False)
+        )
+    session.delete(provider)
+    session.flush()

@@ -1,0 +1,52 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""``/v1``: our own API."""
+
+from __future__ import annotations
+
+from accelsched.policies.base import ADMIN, PROJECT_READER_OR_ADMIN, rule
+
+RULES = [
+    rule(
+        "accelsched:picture:show",
+        ADMIN,
+        "Show what a process believes of the fleet",
+        ("GET", "/v1/picture"),
+    ),
+    rule(
+        "accelsched:placements:simulate",
+        ADMIN,
+        "Show where servers would go, without placing them",
+        ("POST", "/v1/placements:simulate"),
+    ),
+    rule(
+        "accelsched:servers:explanation",
+        PROJECT_READER_OR_ADMIN,
+        "Show why a server went where it went",
+        ("GET", "/v1/servers/{server_id}/explanation"),
+    ),
+    rule(
+        "accelsched:servers:explanation:hosts",
+        ADMIN,
+        "Show hosts and devices by name in it; others see an alias of each",
+        ("GET", "/v1/servers/{server_id}/explanation"),
+    ),
+    rule(
+        "accelsched:capacity_rules:show",
+        ADMIN,
+        "Show how the classes of a resource provider share it",
+        ("GET", "/v1/resource_providers/{uuid}/capacity_rule"),
+    ),
+    rule(
+        "accelsched:capacity_rules:update",
+        ADMIN,
+        "Say how the classes of a resource provider share it",
+        ("PUT", "/v1/resource_providers/{uuid}/capacity_rule"),
+    ),
+    rule(
+        "accelsched:capacity_rules:delete",
+        ADMIN,
+        "Take a resource provider's capacity rule away",
+        ("DELETE", "/v1/resource_providers/{uuid}/capacity_rule"),
+    ),
+]

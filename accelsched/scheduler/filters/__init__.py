@@ -1,0 +1,3 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Filters say which hosts may be used for a request."""

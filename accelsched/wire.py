@@ -1,0 +1,177 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The shapes of every message that crosses RPC, version 1.0.
+
+Plain JSON-able dictionaries, typed. Both sides import only this module, so an agent needs nothing of the control
+plane. A new key is optional for at least one release (rolling upgrade); a changed meaning is a new RPC version.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+
+class InventoryReport(TypedDict):
+    """One resource class of one provider; amounts in the class's own units."""
+
+    total: int
+    reserved: int
+    min_unit: int
+    max_unit: int
+    step_size: int
+    allocation_ratio: float
+
+
+class ProviderReport(TypedDict):
+    """One resource provider of a host: the host itself (no parent) or one of its devices."""
+
+    uuid: str
+    name: str
+    parent: str | None  # uuid, None for the host's own (root) provider
+    inventories: dict[str, InventoryReport]  # by resource class
+    traits: list[str]
+    # How its classes share it: {"type": "one_type" | "budget" | "slices", ...}, as PUT /v1/.../capacity_rule takes it.
+    capacity_rule: NotRequired[dict[str, Any]]
+
+
+class HypervisorReport(TypedDict):
+    """What runs the servers on this host."""
+
+    type: str  # QEMU, simulated
+    version: int  # as libvirt encodes it: major * 1_000_000 + minor * 1_000 + release
+    hostname: str
+    cpu_arch: str  # as uname says it: x86_64, aarch64
+    virt_type: str  # kvm, qemu (software emulation), simulated
+    host_ip: NotRequired[str]  # [agent] my_ip, where it is set
+
+
+class NumaNode(TypedDict):
+    """One NUMA node of a host, as far as servers may use it."""
+
+    node: int
+    socket: NotRequired[int | None]
+    shared_cpus: list[int]  # [compute] cpu_shared_set
+    dedicated_cpus: list[int]  # [compute] cpu_dedicated_set
+    cores: list[list[int]]  # CPUs that are threads of one core
+    memory_mb: int
+    pages: dict[str, int]  # number of pages by size in KiB, the ordinary ones among them
+
+
+class NumaTopology(TypedDict):
+    """The NUMA nodes of a host. Which node a device is on, its provider's trait CUSTOM_NUMA_NODE_<n> says."""
+
+    nodes: list[NumaNode]
+
+
+class NumaPlacedNode(TypedDict):
+    """Where one NUMA node of a server is on its host."""
+
+    node: int  # of the host
+    shared_cpus: list[int]  # the server's CPUs that float over the host's shared ones
+    pins: dict[str, int]  # the host's CPU by the server's, which is a string as JSON has it
+    memory_mb: int
+    page_kb: int | None  # None: no size was asked for
+
+
+class HostReport(TypedDict):
+    """A host's whole picture of itself; sending it twice changes nothing."""
+
+    host: str
+    node_uuid: str  # uuid of the root provider; kept by the agent in its state directory
+    agent: str  # RPC server name (queue) of the agent process that stands for this host
+    simulated: bool  # True when the host or all its devices are simulated
+    hypervisor: HypervisorReport
+    providers: list[ProviderReport]  # parents before children, the root first
+    numa: NotRequired[NumaTopology]  # where the host has NUMA nodes, one at least, and the agent can tell
+
+
+class DeviceAllocation(TypedDict):
+    """What one request group of a server was given on one provider."""
+
+    group: str  # suffix of the request group; "" for the unsuffixed one
+    provider_uuid: str
+    provider_name: str
+    resources: dict[str, int]  # amount by resource class
+    # By resource class, the first memory slice of each unit, ascending; only where the provider's rule has positions.
+    positions: NotRequired[dict[str, list[int]]]
+
+
+class FlavorSpec(TypedDict):
+    """The flavor as it was when the server was made."""
+
+    name: str
+    vcpus: int
+    ram_mb: int
+    disk_gb: int
+    extra_specs: dict[str, str]
+
+
+class ImageSpec(TypedDict):
+    """The image as it was when the server was made."""
+
+    id: str
+    name: str
+    disk_format: str
+    size: int  # bytes
+    min_disk_gb: int
+    min_ram_mb: int
+    os_hash_algo: str | None
+    os_hash_value: str | None
+    properties: dict[str, str]  # kernel_id, ramdisk_id, os_command_line, hw_* ...
+
+
+class PowerOrder(TypedDict):
+    """What a server was told to do last. An agent carries out each number once and then leaves the server alone."""
+
+    number: int  # 1 for a server's first order
+    power: Literal["running", "stopped", "paused", "suspended"]
+    reboot: Literal["soft", "hard"] | None  # by way of a reboot: the guest is asked to shut down, or not
+
+
+class Assignment(TypedDict):
+    """What is wanted of one server on one host."""
+
+    server_uuid: str
+    host: str
+    desired: Literal["active", "deleted"]
+    name: str
+    project_id: str
+    user_id: str
+    flavor: FlavorSpec
+    image: ImageSpec | None
+    devices: list[DeviceAllocation]
+    order: NotRequired[PowerOrder]  # none: it is to run
+    numa: NotRequired[list[NumaPlacedNode]]  # by the server's nodes; not there when it asked for none
+    incarnation: NotRequired[int]  # 1 when not there; one of a smaller number is removed and built anew
+    metadata: dict[str, str]
+    user_data: str | None  # base64, as the user gave it
+    config_drive: bool
+    hostname: NotRequired[str | None]  # none: it follows from the name
+    key_name: NotRequired[str | None]
+    public_key: NotRequired[str | None]
+    created_at: str  # ISO 8601, UTC
+
+
+class Fault(TypedDict):
+    """Why something the agent tried did not work."""
+
+    message: str  # one line, fit to be shown to the server's owner
+    details: str  # for the operator
+
+
+class Observation(TypedDict):
+    """What the agent saw of one server.
+
+    ``building``: being made; ``active``: its domain runs; ``stopped``: it is defined and does not run; ``paused``: its
+    CPUs stand still; ``suspended``: its memory is saved on disk; ``error``: it could not be made, see fault; ``gone``:
+    nothing of it is left on the host.
+    """
+
+    host: str
+    server_uuid: str
+    state: Literal["building", "active", "stopped", "paused", "suspended", "error", "gone"]
+    detail: str  # what is being done while building: preparing devices, fetching image ...
+    fault: Fault | None
+    incarnation: NotRequired[int]  # of the assignment that was built, 1 when not there
+    order: NotRequired[int]  # number of the last order that was carried out, or tried
+    order_fault: NotRequired[Fault | None]  # why that did not work

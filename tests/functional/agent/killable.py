@@ -1,0 +1,113 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""An agent and its control plane in one process that can be killed at a chosen step. Run by test_kill.py.
+
+``killable.py STATE ASSIGNMENTS OBSERVATIONS STEP OPTION...``: assignments are read from a JSON file at each fetch,
+observations appended to another as they are reported, OPTION is GROUP.NAME=VALUE.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import libvirt
+
+from accelsched import conf as options
+from accelsched import rpc, wire
+from accelsched.agent.devices import sysfs
+from accelsched.agent.manager import Agent
+from accelsched.agent.virt.libvirt import instance, storage
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "unit" / "agent"))
+
+from fake_sysfs import FakeSysfs
+
+# By name: the function in front of which (or, "after", behind which) the process is killed.
+STEPS: dict[str, tuple[Any, str, str]] = {
+    "after the mdev journal": (sysfs, "write", "before"),
+    "after the mdev": (sysfs, "write", "after"),
+    "after the directory": (instance.Instance, "create", "after"),
+    "before the disk": (storage, "create_disk", "before"),
+    "after the disk": (storage, "create_disk", "after"),
+    "before define": (libvirt.virConnect, "defineXML", "before"),
+    "after define": (libvirt.virConnect, "defineXML", "after"),
+    "after start": (libvirt.virDomain, "create", "after"),
+    "after destroy": (libvirt.virDomain, "destroy", "after"),
+    "after the save": (libvirt.virDomain, "managedSave", "after"),
+    "before the order is noted": (instance.Instance, "note_order", "before"),
+    "after undefine": (libvirt.virDomain, "undefineFlags", "after"),
+    "after the directory's removal": (instance.Instance, "remove", "after"),
+}
+
+
+class FileController:
+    """A control plane whose state is two files, so that it survives the kill."""
+
+    target = rpc.endpoint_target()
+
+    def __init__(self, assignments: Path, observations: Path) -> None:
+        self._assignments = assignments
+        self._observations = observations
+
+    def report_host(self, ctxt: object, report: wire.HostReport, control_plane: str | None) -> str:
+        return "2f1d8c6a-3c3e-4f0b-9a55-0a3c5f0f8a11"
+
+    def heartbeat(self, ctxt: object, hosts: list[str]) -> list[str]:
+        return []
+
+    def fetch_assignments(self, ctxt: object, hosts: list[str], control_plane: str | None) -> list[wire.Assignment]:
+        assignments: list[wire.Assignment] = json.loads(self._assignments.read_text())
+        return assignments
+
+    def report_observations(self, ctxt: object, observations: list[wire.Observation]) -> None:
+        with self._observations.open("a") as file:
+            for observation in observations:
+                file.write(json.dumps(observation) + "\n")
+
+
+def die_at(step: str) -> None:
+    owner, name, when = STEPS[step]
+    original = getattr(owner, name)
+
+    def deadly(*args: Any, **kwargs: Any) -> Any:
+        if when == "after":
+            original(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(owner, name, deadly)
+
+
+def main(state: str, assignments: str, observations: str, step: str, *overrides: str) -> None:
+    conf = options.new()
+    options.parse(conf, [], "killable")
+    conf.set_override("state_path", state)
+    conf.set_override("transport_url", "fake://")
+    for override in overrides:
+        option, _, value = override.partition("=")
+        group, _, name = option.partition(".")
+        conf.set_override(name, json.loads(value), group=group)
+    if conf.devices.sysfs_root != "/sys":
+        sysfs.write = FakeSysfs(Path(conf.devices.sysfs_root)).write
+    if step:
+        die_at(step)
+    transport = rpc.transport(conf)
+    server = rpc.serve(
+        transport, rpc.CONTROLLER_TOPIC, "killable", FileController(Path(assignments), Path(observations))
+    )
+    server.start()
+    agent = Agent(conf, transport)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
+    agent.start()
+    stop.wait()
+    sys.exit(0 if agent.stop() else 1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,306 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""kill -9 at any line: the next start of the agent finishes what was begun, and nothing is lost or left."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import patience
+import pytest
+
+KILLABLE = Path(__file__).with_name("killable.py")
+BUILD_STEPS = [
+    "after the directory",
+    "after the disk",
+    "after define",
+    "after start",
+]
+REMOVE_STEPS = ["after destroy", "after undefine"]
+
+
+class Node:
+    """A host whose agent runs in a process of its own."""
+
+    def __init__(self, state: Path, hypervisor: Any, options: list[str]) -> None:
+        self.state = state
+        self.hypervisor = hypervisor
+        self.options = options
+        self._assignments = state.with_name(f"{state.name}.assignments")
+        self._observations = state.with_name(f"{state.name}.observations")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def want(self, *assignments: Any) -> None:
+        self._observations.write_text("")
+        self._assignments.write_text(json.dumps(assignments))
+
+    def run(self, step: str = "") -> None:
+        files = [str(path) for path in (self.state, self._assignments, self._observations)]
+        self._process = subprocess.Popen([sys.executable, str(KILLABLE), *files, step, *self.options])
+
+    def wait_killed(self) -> None:
+        assert self._process is not None
+        assert self._process.wait(patience.LIMIT_S) == -signal.SIGKILL
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            assert self._process.wait(patience.LIMIT_S) == 0
+
+    def states(self) -> list[str]:
+        return [json.loads(line)["state"] for line in self._observations.read_text().splitlines()]
+
+    def obeyed(self, number: int) -> list[str]:
+        seen = map(json.loads, self._observations.read_text().splitlines())
+        return [observation["state"] for observation in seen if observation.get("order") == number]
+
+    def wait_for(self, state: str) -> None:
+        patience.wait(lambda: {state, "error"} & set(self.states()), told=self._observations.read_text)
+        assert state in self.states(), self._observations.read_text()
+
+    def domains(self) -> list[str]:
+        return [domain.UUIDString() for domain in self.hypervisor.listAllDomains() if self._owns(domain)]
+
+    def _owns(self, domain: Any) -> bool:
+        try:
+            return f"{self.state}/" in domain.XMLDesc()
+        except libvirt.libvirtError:
+            return False  # it went between the two questions
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        for uuid in self.domains():
+            domain = self.hypervisor.lookupByUUIDString(uuid)
+            if domain.isActive():
+                domain.destroy()
+            domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE)
+        subprocess.run(["rm", "-rf", str(self.state), str(self._assignments), str(self._observations)], check=True)
+
+
+@pytest.fixture
+def node(hypervisor: Any, tmp_path: Path) -> Iterator[Node]:
+    overrides = {
+        "agent.host": "node1",
+        "agent.device_drivers": ["simulated"],
+        "agent.report_interval": 0.3,
+        "agent.sync_interval": 0.3,
+        "libvirt.virt_type": "qemu",
+    }
+    options = [f"{name}={json.dumps(value)}" for name, value in overrides.items()]
+    node = Node(Path("/var/tmp") / f"accelsched-kill-{tmp_path.parent.name}-{tmp_path.name}", hypervisor, options)
+    yield node
+    node.close()
+
+
+@pytest.fixture
+def server(assignment_for: Any) -> Any:
+    """A server with an empty disk: its firmware finds nothing to boot, which is enough to run."""
+    flavor = {"name": "small", "vcpus": 1, "ram_mb": 64, "disk_gb": 1, "extra_specs": {}}
+    return assignment_for("node1", flavor=flavor, config_drive=True)
+
+
+@pytest.mark.parametrize("step", BUILD_STEPS)
+def test_an_agent_killed_while_it_builds_finishes_the_server_after_its_restart(
+    node: Node, server: Any, step: str
+) -> None:
+    node.want(server)
+    node.run(step)
+    node.wait_killed()
+    node.run()
+    node.wait_for("active")
+    assert node.domains() == [server["server_uuid"]]
+    assert node.hypervisor.lookupByUUIDString(server["server_uuid"]).isActive()
+    node.stop()
+    assert node.hypervisor.lookupByUUIDString(server["server_uuid"]).isActive()
+
+
+@pytest.mark.parametrize("step", ["after the directory", "after define", "after start"])
+def test_what_an_agent_killed_while_it_builds_left_is_removed_when_nobody_wants_it_any_more(
+    node: Node, server: Any, step: str
+) -> None:
+    node.want(server)
+    node.run(step)
+    node.wait_killed()
+    node.want()
+    node.run()
+    instance = node.state / "instances" / server["server_uuid"]
+    patience.wait(lambda: not node.domains() and not instance.exists())
+    node.stop()
+
+
+@pytest.mark.parametrize("step", REMOVE_STEPS)
+def test_an_agent_killed_while_it_removes_a_server_finishes_after_its_restart(
+    node: Node, server: Any, step: str
+) -> None:
+    node.want(server)
+    node.run()
+    node.wait_for("active")
+    node.stop()
+    node.want({**server, "desired": "deleted"})
+    node.run(step)
+    node.wait_killed()
+    node.run()
+    node.wait_for("gone")
+    assert not node.domains()
+    assert not (node.state / "instances" / server["server_uuid"]).exists()
+    node.stop()
+
+
+@pytest.mark.parametrize(
+    ("step", "power", "reboot", "state"),
+    [
+        ("after destroy", "stopped", None, "stopped"),
+        ("before the order is noted", "stopped", None, "stopped"),
+        ("after the save", "suspended", None, "suspended"),
+        ("after destroy", "running", "hard", "active"),
+        ("after start", "running", "hard", "active"),
+        ("before the order is noted", "running", "hard", "active"),
+    ],
+)
+def test_an_agent_killed_while_it_obeys_has_obeyed_after_its_restart(
+    node: Node, server: Any, step: str, power: str, reboot: str | None, state: str
+) -> None:
+    node.options.append("agent.shutdown_timeout=0")
+    node.want(server)
+    node.run()
+    node.wait_for("active")
+    node.stop()
+    node.want({**server, "order": {"number": 1, "power": power, "reboot": reboot}})
+    node.run(step)
+    node.wait_killed()
+    node.run()
+    patience.wait(lambda: node.obeyed(1) == [state])
+    assert node.domains() == [server["server_uuid"]]
+    assert node.hypervisor.lookupByUUIDString(server["server_uuid"]).isActive() == (state == "active")
+    node.stop()
+
+
+@pytest.mark.parametrize("step", ["after destroy", "after the directory's removal", "after define"])
+def test_an_agent_killed_while_it_builds_a_server_anew_finishes_after_its_restart(
+    node: Node, server: Any, step: str
+) -> None:
+    node.want(server)
+    node.run()
+    node.wait_for("active")
+    node.stop()
+    instance = node.state / "instances" / server["server_uuid"]
+    (instance / "disk").write_bytes(b"of the first incarnation")
+    node.want({**server, "incarnation": 2})
+    node.run(step)
+    node.wait_killed()
+    node.run()
+    node.wait_for("active")
+    node.stop()
+    assert (instance / "incarnation").read_text() == "2"
+    assert (instance / "disk").stat().st_size > 1000
+    assert node.domains() == [server["server_uuid"]]
+
+
+def test_a_domain_without_our_mark_is_left_alone(node: Node, server: Any) -> None:
+    stranger = node.hypervisor.defineXML(
+        "<domain type='qemu'><name>accelsched-stranger</name><memory unit='MiB'>64</memory>"
+        "<os><type arch='x86_64' machine='q35'>hvm</type></os></domain>"
+    )
+    try:
+        node.want(server)
+        node.run()
+        node.wait_for("active")
+        node.want()
+        patience.wait(lambda: not node.domains())
+        node.stop()
+        assert stranger.name() in [domain.name() for domain in node.hypervisor.listAllDomains()]
+    finally:
+        stranger.undefine()
+
+
+def test_a_host_that_was_rebooted_starts_its_servers_again_with_their_disks(node: Node, server: Any) -> None:
+    node.want(server)
+    node.run()
+    node.wait_for("active")
+    node.stop()
+    instance = node.state / "instances" / server["server_uuid"]
+    disk = (instance / "disk").stat().st_ino
+    node.hypervisor.lookupByUUIDString(server["server_uuid"]).destroy()
+    (instance / "launched").write_text("another-boot")
+    node.want(server)
+    node.run()
+    node.wait_for("active")
+    assert node.hypervisor.lookupByUUIDString(server["server_uuid"]).isActive()
+    assert (instance / "disk").stat().st_ino == disk
+    assert "building" not in node.states()
+    node.stop()
+
+
+def test_a_server_whose_domain_stopped_by_itself_is_reported_stopped_and_left_so(node: Node, server: Any) -> None:
+    node.want(server)
+    node.run()
+    node.wait_for("active")
+    node.hypervisor.lookupByUUIDString(server["server_uuid"]).destroy()
+    node.wait_for("stopped")
+    assert not node.hypervisor.lookupByUUIDString(server["server_uuid"]).isActive()
+    node.stop()
+
+
+def test_a_server_that_libvirt_cannot_start_is_an_error_and_not_tried_again_even_by_the_next_agent(
+    node: Node, server: Any
+) -> None:
+    # More memory than any machine has.
+    flavor = {**server["flavor"], "ram_mb": 1 << 40}
+    node.want({**server, "flavor": flavor})
+    node.run()
+    node.wait_for("error")
+    time.sleep(1)
+    node.stop()
+    assert node.states().count("error") == 1
+    assert not node.domains()
+    assert not (node.state / "instances" / server["server_uuid"]).exists()
+    node.want({**server, "flavor": flavor})
+    node.run()
+    node.wait_for("error")
+    node.stop()
+    assert "building" not in node.states()
+
+
+@pytest.mark.parametrize("step", ["after the mdev journal", "after the mdev"])
+@pytest.mark.parametrize("still_wanted", [True, False])
+def test_an_agent_killed_while_it_makes_a_mediated_device_neither_leaks_nor_doubles_it(
+    node: Node, sysfs: Any, assignment_for: Any, step: str, still_wanted: bool
+) -> None:
+    sysfs.add_mdev_parent(sysfs.root / "devices/virtual/lab/lab0", {"lab-1": 4})
+    node.options += [
+        'agent.virt_driver="simulated"',
+        'agent.device_drivers=["mdev"]',
+        f"devices.sysfs_root={json.dumps(str(sysfs.root))}",
+    ]
+    vgpu = {
+        "group": "",
+        "provider_uuid": "bbbbbbbb-0000-4000-8000-000000000001",
+        "provider_name": "node1_mdev_lab0",
+        "resources": {"VGPU": 2},
+    }
+    server = assignment_for("node1", devices=[vgpu])
+    node.want(server)
+    node.run(step)
+    node.wait_killed()
+    journal = node.state / "mdevs"
+    assert len(list(journal.iterdir())) == 1
+    assert len(list(sysfs.mdevs.iterdir())) == (1 if step == "after the mdev" else 0)
+    if not still_wanted:
+        node.want()
+    node.run()
+    expected = 2 if still_wanted else 0
+    patience.wait(lambda: len(list(sysfs.mdevs.iterdir())) + len(list(journal.iterdir())) == 2 * expected)
+    if still_wanted:
+        node.wait_for("active")
+    node.stop()
+    assert len(list(sysfs.mdevs.iterdir())) == expected

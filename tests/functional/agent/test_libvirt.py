@@ -1,0 +1,157 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A server's whole life with the real libvirtd and QEMU of this machine."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+from stack import guest as guests
+
+URI = "qemu:///system"
+
+
+@pytest.fixture(scope="session")
+def guest() -> guests.Guest:
+    return guests.build()
+
+
+@pytest.fixture
+def machine_options(tmp_path: Path, options_for: Callable[..., Any], images: Any) -> Any:
+    state = Path("/var/tmp") / f"accelsched-test-{tmp_path.parent.name}-{tmp_path.name}"
+    conf = options_for(state, device_drivers=["simulated"])
+    conf.set_override("virt_type", "qemu", group="libvirt")
+    conf.set_override("endpoint_override", images.url, group="glance")
+    yield conf
+    _remove_domains_of(state)
+    shutil.rmtree(state)
+
+
+def _remove_domains_of(state: Path) -> None:
+    """Remove what a failed test left."""
+    connection = libvirt.open(URI)
+    for domain in connection.listAllDomains():
+        if f"{state}/" in domain.XMLDesc():
+            if domain.isActive():
+                domain.destroy()
+            domain.undefine()
+    connection.close()
+
+
+def bootable(images: Any, guest: guests.Guest) -> Any:
+    kernel = images.add(guest.kernel.read_bytes(), "aki")
+    ramdisk = images.add(guest.ramdisk.read_bytes(), "ari")
+    return images.add(
+        guest.disk.read_bytes(),
+        "qcow2",
+        kernel_id=kernel["id"],
+        ramdisk_id=ramdisk["id"],
+        os_command_line=guest.command_line,
+    )
+
+
+def test_a_server_boots_tells_of_it_on_its_console_and_leaves_nothing_behind(
+    control_plane: Any, machine_options: Any, hypervisor: Any, images: Any, guest: guests.Guest, assignment_for: Any
+) -> None:
+    controller, agent = control_plane(machine_options)
+    user_data = base64.b64encode(b"#!/bin/sh\necho USER-DATA-RAN\n").decode()
+    server = assignment_for("node1", image=bootable(images, guest), user_data=user_data, config_drive=True)
+    uuid = server["server_uuid"]
+    controller.assign(server)
+    with agent(machine_options) as running:
+        controller.wait_for(lambda: controller.states(uuid)[-1:] == ["active"])
+        domain = hypervisor.lookupByUUIDString(uuid)
+        assert domain.isActive()
+        host = running._hosts["node1"]
+        controller.wait_for(lambda: "accelsched-guest: ready" in host.virt.console_output(uuid))
+        console = host.virt.console_output(uuid)
+        assert "config-drive vdb hostname=test-server" in console
+        assert "user-data #!/bin/sh" in console
+        assert "root vda" in console
+        controller.assign({**server, "desired": "deleted"})
+        controller.wait_for(lambda: not controller.assigned("node1", uuid))
+        with pytest.raises(libvirt.libvirtError):
+            hypervisor.lookupByUUIDString(uuid)
+    assert controller.states(uuid) == ["building", "active", "gone"]
+    assert not (Path(machine_options.state_path) / "instances" / uuid).exists()
+
+
+def test_a_server_obeys_orders_and_its_guest_is_asked_before_it_is_switched_off(
+    control_plane: Any, machine_options: Any, hypervisor: Any, images: Any, guest: guests.Guest, assignment_for: Any
+) -> None:
+    controller, agent = control_plane(machine_options)
+    server = assignment_for("node1", image=bootable(images, guest))
+    uuid = server["server_uuid"]
+    controller.assign(server)
+    with agent(machine_options) as running:
+
+        def boots() -> int:
+            return running._hosts["node1"].virt.console_output(uuid).count("accelsched-guest: ready")
+
+        def order(number: int, power: str, reboot: str | None = None, *, leads_to: str) -> None:
+            controller.assign({**server, "order": {"number": number, "power": power, "reboot": reboot}})
+            controller.wait_for(lambda: [(leads_to, None)] == controller.obeyed(uuid, number))
+
+        controller.wait_for(lambda: controller.states(uuid)[-1:] == ["active"])
+        controller.wait_for(lambda: boots() == 1)
+        domain = hypervisor.lookupByUUIDString(uuid)
+        order(1, "paused", leads_to="paused")
+        assert domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED
+        order(2, "running", leads_to="active")
+        assert domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
+        order(3, "suspended", leads_to="suspended")
+        assert domain.hasManagedSaveImage()
+        order(4, "running", leads_to="active")
+        assert domain.isActive()
+        assert boots() == 1  # it went on where it was
+        order(5, "running", "soft", leads_to="active")
+        controller.wait_for(lambda: boots() == 2)
+        order(6, "stopped", leads_to="stopped")
+        assert not domain.isActive()
+        assert running._hosts["node1"].virt.console_output(uuid).count("power button") == 2
+        order(7, "running", leads_to="active")
+        controller.wait_for(lambda: boots() == 3)
+        order(8, "running", "hard", leads_to="active")
+        controller.wait_for(lambda: boots() == 4)
+        assert running._hosts["node1"].virt.console_output(uuid).count("power button") == 2
+        # Built anew: another disk, another console, and the last order not carried out again.
+        last = {"number": 8, "power": "running", "reboot": "hard"}
+        controller.assign({**server, "order": last, "incarnation": 2})
+        controller.wait_for(lambda: controller.observations[-1].get("incarnation") == 2)
+        controller.wait_for(lambda: controller.states(uuid)[-1:] == ["active"])
+        controller.wait_for(lambda: boots() == 1)
+        controller.assign({**server, "desired": "deleted"})
+        controller.wait_for(lambda: not controller.assigned("node1", uuid))
+
+
+def test_a_server_is_on_the_cpus_and_the_node_that_it_was_given(
+    control_plane: Any, machine_options: Any, hypervisor: Any, assignment_for: Any
+) -> None:
+    """A domain without a disk: its firmware finds nothing to boot, and that is enough."""
+    last = max(os.sched_getaffinity(0))
+    machine_options.set_override("cpu_dedicated_set", str(last), group="compute")
+    controller, agent = control_plane(machine_options)
+    placed = {"node": 0, "shared_cpus": [], "pins": {"0": last}, "memory_mb": 256, "page_kb": None}
+    server = assignment_for("node1", image=None, numa=[placed])
+    server["flavor"] |= {"vcpus": 1, "ram_mb": 256, "disk_gb": 0}
+    uuid = server["server_uuid"]
+    controller.assign(server)
+    with agent(machine_options):
+        controller.wait_for(lambda: controller.states(uuid)[-1:] == ["active"])
+        domain = hypervisor.lookupByUUIDString(uuid)
+        (pinned,) = domain.vcpuPinInfo()
+        assert [cpu for cpu, on in enumerate(pinned) if on] == [last]
+        assert domain.numaParameters()["numa_nodeset"] == "0"
+        told = controller.reports["node1"]
+        (node, *_) = told["numa"]["nodes"]
+        assert (node["dedicated_cpus"], node["pages"]["4"] > 0) == ([last], True)
+        assert told["providers"][0]["inventories"]["PCPU"]["total"] == 1
+        controller.assign({**server, "desired": "deleted"})
+        controller.wait_for(lambda: not controller.assigned("node1", uuid))

@@ -1,0 +1,257 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Servers that are built anew: elsewhere when a build or a host failed, or in their place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fleets
+import patience
+import pytest
+from sqlalchemy import func, select, update
+
+from accelsched import errors, wire
+from accelsched.compute import decisions, hypervisors, instance_actions, orders, rebuilding, servers
+from accelsched.compute.controller import Controller
+from accelsched.db.compute import Host, Request, Server
+from accelsched.db.engine import Database
+from accelsched.db.instance_actions import Origin
+from accelsched.db.placement import Allocation, Consumer, ResourceProvider
+from accelsched.scheduler import request as requests
+from accelsched.scheduler.service import Scheduler
+
+ORIGIN = Origin("req-1", "p", "u")
+FAULT: wire.Fault = {"message": "the hypervisor could not start the server", "details": "QEMU said no"}
+AS_ADMIN: dict[str, Any] = {"project_id": None, "admin": True}
+
+
+class Site:
+    """A control plane with hosts whose agents say what the test has them say."""
+
+    def __init__(self, db: Database, scheduler: Scheduler) -> None:
+        self.db = db
+        self.scheduler = scheduler
+        self.controller = Controller(db, 3, lambda: scheduler.place({}))
+        for name in ("h0", "h1", "h2", "h3"):
+            self.controller.report_host({}, fleets.host_report(name, gpus=1, vgpus=2))
+        scheduler.start()
+
+    def create(self, host: str | None = None, count: int = 1) -> list[str]:
+        flavor: wire.FlavorSpec = {
+            **{"name": "f", "vcpus": 1, "ram_mb": 512, "disk_gb": 1},
+            "extra_specs": {"resources:VGPU": "1"},
+        }
+        spec = requests.build(flavor, None, project_id="p", host=host)
+        new = servers.NewServers(
+            *("p", "u", "vm", {}, dict(flavor), None, None, False, spec.to_dict(), count, count), ORIGIN
+        )
+        made = self.db.transact(lambda session: servers.create(session, new)).uuids
+        self.settle()
+        return made
+
+    def settle(self) -> None:
+        """Wait until the scheduler has nothing to do."""
+        self.scheduler.place({})
+
+        def done() -> bool:
+            with self.db.reading() as session:
+                return not session.scalar(select(func.count()).select_from(Request).where(Request.state != "done"))
+
+        patience.wait(done, interval_s=0.02)
+
+    def server(self, uuid: str) -> Server:
+        with self.db.reading() as session:
+            return session.scalars(select(Server).where(Server.uuid == uuid)).one()
+
+    def see(self, uuid: str, state: str, host: str | None = None, **more: Any) -> None:
+        """Have the agent of a host, the server's own unless said, report a server."""
+        seen = {"host": host or self.server(uuid).host, "server_uuid": uuid, "state": state, "detail": ""}
+        fault = FAULT if state == "error" else None
+        self.controller.report_observations({}, [{**seen, "fault": fault, **more}])  # type: ignore[typeddict-item]
+
+    def assigned(self, host: str) -> dict[str, wire.Assignment]:
+        return {wanted["server_uuid"]: wanted for wanted in self.controller.fetch_assignments({}, [host])}
+
+    def holds_from(self, uuid: str) -> set[str]:
+        """Return the hosts that a server holds something of, by the books."""
+        with self.db.reading() as session:
+            names = session.scalars(
+                select(ResourceProvider.name)
+                .join(Allocation, Allocation.provider_id == ResourceProvider.id)
+                .join(Consumer, Consumer.id == Allocation.consumer_id)
+                .where(Consumer.uuid == uuid)
+            )
+            return {name.split("_")[0] for name in names}
+
+    def actions(self, uuid: str) -> list[tuple[str, bool, str | None]]:
+        """Return (action, whether it is finished, why it failed), the newest first."""
+        with self.db.reading() as session:
+            listed = instance_actions.list_page(session, self.server(uuid).id)
+            return [
+                (row.action, row.finished_at is not None, row.fault["message"] if row.fault else None) for row in listed
+            ]
+
+    def lose(self, host: str) -> None:
+        def force_down(session: Any) -> None:
+            session.execute(update(Host).where(Host.name == host).values(forced_down=True))
+            hypervisors.hosts_head.advance(session)
+
+        self.db.transact(force_down)
+
+
+@pytest.fixture
+def site(db: Database, schedulers: list[Scheduler]) -> Site:
+    return Site(db, schedulers[0])
+
+
+def running(site: Site) -> str:
+    (uuid,) = site.create()
+    site.see(uuid, "active")
+    return uuid
+
+
+def test_a_first_build_that_fails_is_tried_on_other_hosts_and_then_given_up_with_the_reason(site: Site) -> None:
+    (uuid,) = site.create()
+    tried = []
+    for _ in range(2):
+        tried.append(site.server(uuid).host)
+        site.see(uuid, "error")
+        site.settle()
+        assert site.holds_from(uuid) == {site.server(uuid).host}
+        assert uuid not in site.assigned(str(tried[-1]))
+    tried.append(site.server(uuid).host)
+    assert len(set(tried)) == 3
+    site.see(uuid, "error", host=tried[0])  # said again by a host that it has left
+    assert site.server(uuid).state == "building"
+    site.see(uuid, "error")
+    server = site.server(uuid)
+    assert (server.state, server.host) == ("error", tried[2])
+    assert server.fault is not None
+    assert server.fault["message"] == FAULT["message"]
+    assert site.actions(uuid) == [("create", True, FAULT["message"])]
+    with site.db.reading() as session:
+        assert decisions.explain(session, uuid, project_id="p")["selection"]["host"] == tried[2]
+        failed = {row.name: row.failed_builds for row in session.scalars(select(Host))}
+    assert failed == {name: int(name in tried) for name in ("h0", "h1", "h2", "h3")}
+
+
+def test_a_server_that_has_no_choice_of_hosts_is_not_tried_elsewhere(site: Site) -> None:
+    (uuid,) = site.create(host="h2")
+    site.see(uuid, "error")
+    assert (site.server(uuid).state, site.server(uuid).host) == ("error", "h2")
+
+
+def test_others_of_its_request_run_on_when_a_failed_build_finds_no_other_host(site: Site) -> None:
+    made = site.create(count=8)  # every vGPU there is
+    for uuid in made[1:]:
+        site.see(uuid, "active")
+    site.see(made[0], "error")
+    site.settle()
+    fault = site.server(made[0]).fault
+    assert fault is not None
+    assert FAULT["message"] in fault["message"]
+    assert all(site.server(uuid).state == "active" and site.server(uuid).host for uuid in made[1:])
+
+
+def test_a_rebuilt_server_is_a_new_incarnation_and_what_is_said_of_the_old_one_counts_no_more(site: Site) -> None:
+    uuid = running(site)
+    image = {"id": "i", "name": "i", "disk_format": "raw", "size": 1, "properties": {}}
+    rebuild = rebuilding.Rebuild(image=image, name="renamed")
+    told = site.db.transact(lambda session: rebuilding.rebuild(session, uuid, rebuild, ORIGIN, **AS_ADMIN))
+    assert told is not None
+    wanted = site.assigned(told[1])[uuid]
+    assert (wanted["incarnation"], wanted["name"]) == (2, "renamed")
+    with pytest.raises(errors.ConflictError, match="task_state rebuilding"):
+        site.db.transact(lambda session: orders.give(session, uuid, orders.STOP, ORIGIN, **AS_ADMIN))
+    site.see(uuid, "active")
+    assert site.server(uuid).task == "rebuilding"
+    site.see(uuid, "building", incarnation=2)
+    assert site.server(uuid).state == "active"
+    site.see(uuid, "active", incarnation=2)
+    assert (site.server(uuid).state, site.server(uuid).task) == ("active", None)
+    assert site.actions(uuid) == [("rebuild", True, None), ("create", True, None)]
+
+
+def test_a_rebuild_that_fails_is_an_error_and_can_be_tried_again(site: Site) -> None:
+    uuid = running(site)
+    for incarnation in (2, 3):
+        rebuild = rebuilding.Rebuild(image={"id": "i", "properties": {}})
+        site.db.transact(lambda session: rebuilding.rebuild(session, uuid, rebuild, ORIGIN, **AS_ADMIN))  # noqa: B023
+        site.see(uuid, "error", incarnation=incarnation)
+        assert (site.server(uuid).state, site.server(uuid).task) == ("error", None)
+    assert site.actions(uuid)[:2] == [("rebuild", True, FAULT["message"])] * 2
+
+
+def test_a_stopped_server_stays_stopped_wherever_it_is_built_anew(site: Site) -> None:
+    uuid = running(site)
+    site.db.transact(lambda session: orders.give(session, uuid, orders.STOP, ORIGIN, **AS_ADMIN))
+    site.see(uuid, "stopped", order=1)
+    evacuated_from = str(site.server(uuid).host)
+    site.lose(evacuated_from)
+    evacuate(site, uuid)
+    wanted = site.assigned(str(site.server(uuid).host))[uuid]
+    assert wanted["order"] == {"number": 2, "power": "stopped", "reboot": None}
+
+
+def evacuate(site: Site, uuid: str, target: str | None = None) -> None:
+    site.db.transact(
+        lambda session: rebuilding.evacuate(
+            session, uuid, ORIGIN, **AS_ADMIN, target=target, stopped=False, service_down_time_s=60
+        )
+    )
+    site.settle()
+
+
+def test_a_server_of_a_lost_host_is_built_on_another_which_alone_has_it_then(site: Site) -> None:
+    uuid = running(site)
+    lost = str(site.server(uuid).host)
+    with pytest.raises(errors.InvalidError, match="still in use"):
+        evacuate(site, uuid)
+    site.lose(lost)
+    with pytest.raises(errors.InvalidError, match="the same one"):
+        evacuate(site, uuid, target=lost)
+    with pytest.raises(errors.NotFoundError):
+        evacuate(site, uuid, target="h9")
+    evacuate(site, uuid)
+    there = str(site.server(uuid).host)
+    assert there != lost
+    assert site.holds_from(uuid) == {there}
+    assert uuid not in site.assigned(lost)
+    assert site.assigned(there)[uuid]["incarnation"] == 2
+    site.see(uuid, "active", host=lost)
+    assert site.server(uuid).task == "rebuilding"
+    site.see(uuid, "active", incarnation=2)
+    assert site.server(uuid).task is None
+    assert site.actions(uuid) == [("evacuate", True, None), ("create", True, None)]
+    with site.db.reading() as session:
+        assert decisions.explain(session, uuid, project_id="p")["selection"]["host"] == there
+
+
+def test_a_server_that_no_other_host_has_room_for_stays_what_and_where_it_was(site: Site) -> None:
+    made = site.create(count=8)
+    for uuid in made:
+        site.see(uuid, "active")
+    lost = str(site.server(made[0]).host)
+    site.lose(lost)
+    evacuate(site, made[0])
+    server = site.server(made[0])
+    assert (server.host, server.state, server.task) == (lost, "active", None)
+    assert site.holds_from(made[0]) == {lost}
+    action, finished, why = site.actions(made[0])[0]
+    assert (action, finished) == ("evacuate", True)
+    assert why is not None
+    assert "No valid host" in why
+
+
+def test_all_servers_of_a_host_are_evacuated_at_once_and_only_once(site: Site) -> None:
+    made = site.create(count=4)
+    for uuid in made:
+        site.see(uuid, "active")
+    lost = str(site.server(made[0]).host)
+    here = [uuid for uuid in made if site.server(uuid).host == lost]
+    site.lose(lost)
+    on_their_way = [site.db.transact(lambda session: rebuilding.evacuate_host(session, lost, ORIGIN)) for _ in range(2)]
+    assert on_their_way == [len(here), 0]
+    site.settle()
+    assert all(site.server(uuid).host != lost for uuid in made)

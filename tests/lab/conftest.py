@@ -1,0 +1,103 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The lab, started once for all its tests: the machine, a control plane beside it, the agent inside."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from labvm import build, cache, machine, observe
+from labvm.agent import Agent
+from labvm.control import ControlPlane
+from labvm.machine import GPUS, Machine
+from stack import progress
+
+_LOGS = pytest.StashKey[list[Path]]()
+_LOG_TAIL_BYTES = 6000
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the ends of all logs with a test that failed: the machine is gone when somebody reads of it."""
+    report = yield
+    if report.failed:
+        for log in (path for path in item.config.stash.get(_LOGS, []) if path.exists()):
+            report.sections.append((str(log), log.read_text(errors="replace")[-_LOG_TAIL_BYTES:]))
+    return report
+
+
+@pytest.fixture(scope="session")
+def logs(pytestconfig: pytest.Config) -> list[Path]:
+    """Files to be shown when a test fails."""
+    return pytestconfig.stash.setdefault(_LOGS, [])
+
+
+@pytest.fixture(scope="session")
+def starting(logs: list[Path]) -> Iterator[Future[ControlPlane]]:
+    """The control plane, which starts while the machine boots."""
+    with cache.lock("control"):
+        control = ControlPlane(cache.root() / "control")
+        logs += control.logs
+
+        def start() -> ControlPlane:
+            control.start(progress.silent)
+            return control
+
+        try:
+            with ThreadPoolExecutor(1) as pool:
+                yield pool.submit(start)
+        finally:
+            control.stop()
+
+
+@pytest.fixture(scope="session")
+def control_plane(starting: Future[ControlPlane]) -> ControlPlane:
+    """Keystone, Glance, RabbitMQ and accelsched's API and scheduler, on free ports of loopback."""
+    return starting.result()
+
+
+@pytest.fixture(scope="session")
+def lab_vm(starting: Future[ControlPlane], logs: list[Path]) -> Iterator[Machine]:
+    """A machine of the lab, made for these tests."""
+    with machine.throwaway(build.build(), "tests") as running:
+        logs.append(running.folder / "console.log")
+        yield running
+
+
+@pytest.fixture(scope="session")
+def strangers(lab_vm: Machine) -> tuple[str, str]:
+    """A mediated device on the first GPU and a domain that uses it, made by hand before there was an agent."""
+    mdev, domain = str(uuid4()), str(uuid4())
+    observe.make_mdev(lab_vm, mdev, GPUS[0], "labgpu-1")
+    xml = _STRANGER.format(domain=domain, mdev=mdev)
+    lab_vm.channel.check(["virsh", "create", "--paused", "/dev/stdin"], input_=xml)
+    return mdev, domain
+
+
+_STRANGER = """\
+<domain type='kvm'>
+  <name>stranger</name><uuid>{domain}</uuid><memory unit='MiB'>64</memory><vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='q35'>hvm</type></os>
+  <devices>
+    <memballoon model='none'/>
+    <hostdev mode='subsystem' type='mdev' model='vfio-pci'><source><address uuid='{mdev}'/></source></hostdev>
+  </devices>
+</domain>
+"""
+
+
+@pytest.fixture(scope="session")
+def agent(
+    lab_vm: Machine, control_plane: ControlPlane, strangers: tuple[str, str], logs: list[Path]
+) -> Iterator[Agent]:
+    """The agent inside the machine, which has reported its host."""
+    agent = Agent(lab_vm, control_plane.neighbours())
+    logs.append(agent.log)
+    agent.start()
+    control_plane.wait_until_reported()
+    yield agent
+    agent.stop()

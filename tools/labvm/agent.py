@@ -1,0 +1,129 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""``accelsched-agent`` inside the lab's machine, its control plane on the outer one."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from labvm import rabbitmq
+from labvm.machine import FPGA, HOST, OUTER, Machine
+
+# What a guest's own PCI bus shows of the lab's cards.
+VGPU_ID = "4348:3253"
+FPGA_ID = "1234:11e8"
+
+_CONFIGURATION = """\
+[DEFAULT]
+transport_url = {transport_url}
+
+[agent]
+host = {host}
+virt_driver = libvirt
+device_drivers = mdev, pci
+report_interval = 2
+sync_interval = 5
+
+[libvirt]
+# The machine's emulated CPU has SVM; asking takes longer here than knowing.
+virt_type = kvm
+
+[devices]
+enabled_mdev_types = labgpu-1
+pci_device_spec = {{"address": "{fpga}", "resource_class": "FPGA"}}
+
+[glance]
+auth_type = password
+auth_url = http://{outer}:{keystone_port}/v3
+username = accelsched
+password = {password}
+project_name = service
+user_domain_id = default
+project_domain_id = default
+endpoint_override = http://{outer}:{glance_port}
+"""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Where the agent finds the rest, all on the outer machine's loopback."""
+
+    virtual_host: str  # of RabbitMQ
+    keystone_port: int
+    glance_port: int
+    password: str  # of Keystone's user accelsched
+
+    def configuration(self) -> str:
+        """Return the agent's configuration file."""
+        return _CONFIGURATION.format(
+            transport_url=rabbitmq.url(OUTER, self.virtual_host),
+            host=HOST,
+            fpga=FPGA,
+            outer=OUTER,
+            keystone_port=self.keystone_port,
+            glance_port=self.glance_port,
+            password=self.password,
+        )
+
+
+class Agent:
+    """The agent's process. What it logs is ``agent.log`` in the machine's shared folder.
+
+    :param machine: where it runs
+    :param neighbours: what it talks to
+    """
+
+    def __init__(self, machine: Machine, neighbours: Neighbours) -> None:
+        self._machine = machine
+        self._program = Path(sys.executable).parent / "accelsched-agent"
+        self.log = machine.shared / "agent.log"
+        self._pid: int | None = None
+        configuration = machine.shared / "agent.conf"
+        configuration.touch(mode=0o600)
+        configuration.write_text(neighbours.configuration())
+
+    def start(self) -> None:
+        """Start it; it takes some 15 s until it has reported the host."""
+        # A library of the agent loads eventlet where that is installed, though nothing here uses it; without its name
+        # service that takes 3 s less in this machine.
+        command = shlex.join(
+            ["env", "EVENTLET_NO_GREENDNS=yes", str(self._program), "--config-file", "/run/lab/agent.conf"]
+        )
+        self._pid = int(
+            self._machine.channel.check(
+                ["sh", "-c", f"setsid {command} </dev/null >>/run/lab/agent.log 2>&1 & echo $!"]
+            )
+        )
+
+    def runs(self) -> bool:
+        """Tell whether it runs now."""
+        return self._pid is not None and self._machine.channel.call(["kill", "-0", str(self._pid)]).returncode == 0
+
+    def kill(self) -> None:
+        """Kill it so that it cannot clean up."""
+        self._machine.channel.check(["kill", "-KILL", str(self._pid)])
+
+    def kill_when(self, condition: str, timeout: float) -> None:
+        """Kill it at the moment a shell condition inside becomes true.
+
+        :raises labvm.channel.CommandError: when that does not happen in time
+        """
+        kill = f"exec kill -KILL {self._pid}"
+        script = f"while kill -0 {self._pid}; do if {condition}; then {kill}; fi; sleep 0.02; done; exit 1"
+        self._machine.channel.check(["sh", "-c", script], timeout=timeout)
+
+    def stop(self, timeout: float = 40.0) -> None:
+        """Ask it to end and wait until it has.
+
+        :raises TimeoutError: when it does not
+        """
+        self._machine.channel.call(["kill", "-TERM", str(self._pid)])
+        deadline = time.monotonic() + timeout
+        while self.runs():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the agent did not end within {timeout:g} s; its log: {self.log}")
+            time.sleep(0.2)

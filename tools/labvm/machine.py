@@ -1,0 +1,251 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The lab's virtual machine: started, found again by later commands, stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from stack import progress
+
+from labvm import cache
+from labvm.build import GUEST, TOOLS, Artifacts
+from labvm.channel import Channel, ChannelError
+
+HOST = "labhost"
+GPUS = ("0000:01:00.0", "0000:02:00.0")  # parents of mediated devices; edu cards driven by labgpu
+FPGA = "0000:03:00.0"  # an edu card that no driver takes, to be handed out whole
+OUTER = "10.0.2.2"  # the outer machine's loopback, as seen inside
+
+_COMMAND_PORT = 2222  # of the command server, inside
+_MEMORY = "4G"
+_STATE_DISK_BYTES = 20 << 30
+_BOOT_S = 240.0
+
+
+class MachineError(Exception):
+    """The machine does not run, or did not come up; the message says why and where its log is."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A running machine. Its folder holds console.log, the token, and ``shared``: /run/lab inside."""
+
+    folder: Path
+    pid: int  # of QEMU
+    channel: Channel
+
+    @property
+    def shared(self) -> Path:
+        """Folder that both machines write to; /run/lab inside."""
+        return self.folder / "shared"
+
+    def refresh(self) -> None:
+        """Make the machine see the outer machine's files as they are now; it keeps what it has once read."""
+        self.channel.check(["sh", "-c", "echo 3 >/proc/sys/vm/drop_caches"])
+
+    def stop(self) -> None:
+        """Switch the machine off, as by pulling its plug; nothing in it is meant to be kept."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+            for _ in range(100):
+                if not _is_ours(self.pid, self.folder):
+                    break
+                time.sleep(0.1)
+            else:
+                os.kill(self.pid, signal.SIGKILL)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def running(name: str = "machine") -> Machine | None:
+    """Return the machine of a name that runs, if one does; without a name, the one that is left running for all."""
+    folder = cache.root() / name
+    try:
+        state = json.loads((folder / "machine.json").read_text())
+        machine = Machine(folder, state["pid"], Channel(**state["channel"]))
+    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+        return None
+    return machine if _is_ours(machine.pid, folder) else None
+
+
+def start(artifacts: Artifacts) -> Machine:
+    """Start the machine that is left running for all, and wait until it takes commands; return it if it runs already.
+
+    :raises MachineError: when it did not come up
+    """
+    with cache.lock("machine"):
+        if machine := running():
+            machine.refresh()
+            return machine
+        return _boot(artifacts, "machine")
+
+
+@contextlib.contextmanager
+def throwaway(artifacts: Artifacts, name: str) -> Iterator[Machine]:
+    """Start a machine of its own for as long as the block lasts; others that want one of this name wait for it.
+
+    One that a killed process left running is stopped first.
+
+    :raises MachineError: when it did not come up
+    """
+    with cache.lock(name):
+        if left := running(name):
+            left.stop()
+        machine = _boot(artifacts, name)
+        try:
+            yield machine
+        finally:
+            machine.stop()
+
+
+def _boot(artifacts: Artifacts, name: str) -> Machine:
+    with progress.step("boot", cache.report):
+        return _started(artifacts, cache.root() / name)
+
+
+def _started(artifacts: Artifacts, folder: Path) -> Machine:
+    shutil.rmtree(folder, ignore_errors=True)
+    shared = folder / "shared"
+    shared.mkdir(parents=True)
+    folder.chmod(0o700)
+    token = secrets.token_hex(32)
+    (shared / "token").write_text(token)
+    capabilities = cache.root() / "capabilities"
+    capabilities.mkdir(exist_ok=True)
+    settings = {
+        "LAB_MODULES": artifacts.modules,
+        "LAB_LABGPU": artifacts.labgpu,
+        "LAB_GPUS": " ".join(GPUS),
+        "LAB_TOOLS": TOOLS,
+        "LAB_PORT": _COMMAND_PORT,
+        "LAB_CAPABILITIES": capabilities,
+    }
+    (shared / "settings").write_text("".join(f"{name}='{value}'\n" for name, value in settings.items()))
+    disk = folder / "state.img"
+    with disk.open("wb") as file:
+        file.truncate(_STATE_DISK_BYTES)  # sparse
+    subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=1,nodiscard", str(disk)], check=True)
+
+    port = _free_port()
+    _start_virtiofsd(folder)
+    with (folder / "qemu.log").open("wb") as log:
+        qemu = subprocess.Popen(
+            qemu_command(artifacts, folder, port),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    machine = Machine(folder, qemu.pid, Channel(port, token))
+    state = {"pid": machine.pid, "channel": asdict(machine.channel)}
+    (folder / "machine.json").write_text(json.dumps(state))
+    try:
+        _wait_until_ready(machine, qemu)
+    except BaseException:
+        qemu.kill()
+        qemu.wait()
+        raise
+    with contextlib.suppress(OSError):
+        for found in (shared / "capabilities").iterdir():
+            shutil.copy2(found, capabilities)
+    return machine
+
+
+def qemu_command(artifacts: Artifacts, folder: Path, port: int) -> list[str]:
+    """Return the command that is the machine.
+
+    :param port: on 127.0.0.1, led to the command server inside
+    """
+    command = [
+        "qemu-system-x86_64",
+        # Software emulation on purpose: KVM in cloud machines opens and then crawls. The emulated CPU `max` has
+        # AMD's SVM, so that nested guests of type kvm work inside.
+        *("-accel", "tcg,thread=multi,tb-size=1024", "-machine", "q35", "-cpu", "max", "-smp", "2", "-m", _MEMORY),
+        *("-nodefaults", "-nographic", "-no-reboot", "-serial", f"file:{folder}/console.log"),
+        *("-kernel", str(artifacts.kernel), "-initrd", str(artifacts.initramfs)),
+        "-append",
+        f"console=ttyS0 quiet panic=-1 mitigations=off apparmor=0 intel_iommu=on lab.init={GUEST / 'init'}",
+        # virtiofs works on shared memory
+        *("-object", f"memory-backend-memfd,id=memory,size={_MEMORY},share=on", "-numa", "node,memdev=memory"),
+        *("-chardev", f"socket,id=rootfs,path={folder}/rootfs.sock"),
+        *("-device", "vhost-user-fs-pci,chardev=rootfs,tag=root,queue-size=1024"),
+        *("-fsdev", f"local,id=shared,path={folder}/shared,security_model=none"),
+        *("-device", "virtio-9p-pci,fsdev=shared,mount_tag=shared"),
+        *("-drive", f"file={folder}/state.img,if=none,id=state,format=raw,cache=unsafe"),
+        *("-device", "virtio-blk-pci,drive=state,serial=state"),
+        # Inside, 10.0.2.2 is this machine's loopback.
+        *("-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:{_COMMAND_PORT}"),
+        *("-device", "virtio-net-pci,netdev=net,romfile="),
+        # VFIO needs DMA and interrupt remapping.
+        *("-device", "intel-iommu,intremap=on"),
+    ]
+    # Each card behind a root port of its own, so that it is alone in its IOMMU group.
+    for bus in range(1, len((*GPUS, FPGA)) + 1):
+        command += ["-device", f"pcie-root-port,id=port{bus},chassis={bus},slot={bus}", "-device", f"edu,bus=port{bus}"]
+    return command
+
+
+def _start_virtiofsd(folder: Path) -> None:
+    """Serve this machine's root file system; the process ends when QEMU does."""
+    socket_path = folder / "rootfs.sock"
+    with (folder / "virtiofsd.log").open("wb") as log:
+        server = subprocess.Popen(
+            [
+                "/usr/lib/qemu/virtiofsd",
+                f"--socket-path={socket_path}",
+                *("-o", "source=/", "-o", "cache=always", "-o", "sandbox=chroot"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + 10
+    while not socket_path.exists():
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise MachineError(f"virtiofsd did not start: {(folder / 'virtiofsd.log').read_text()[-2000:]}")
+        time.sleep(0.05)
+
+
+def _wait_until_ready(machine: Machine, qemu: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _BOOT_S
+    while True:
+        try:
+            machine.channel.call(["true"], timeout=10)
+        except ChannelError as exc:
+            if qemu.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.2)
+                continue
+            console = machine.folder / "console.log"
+            tail = "\n".join(
+                path.read_text(errors="replace")[-2000:]
+                for path in (console, machine.folder / "qemu.log")
+                if path.exists()
+            )
+            raise MachineError(f"the machine did not come up ({exc}); the end of {console}:\n{tail}") from exc
+        return
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def _is_ours(pid: int, folder: Path) -> bool:
+    """Tell whether the process is the QEMU of this folder, not another that has its number now."""
+    try:
+        return os.fsencode(f"{folder}/console.log") in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
