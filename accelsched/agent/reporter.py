@@ -29,6 +29,7 @@ class Reporter:
         self._link = link
         self._condition = threading.Condition()
         self._pending: dict[Key, wire.Observation] = {}
+        self._sending: dict[Key, wire.Observation] = {}
         self._heard: dict[Key, tuple[wire.Observation, float]] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="agent-reporter", daemon=True)
@@ -50,9 +51,11 @@ class Reporter:
         the assignment is there as long as it was not heard."""
         key = (observation["host"], observation["server_uuid"])
         with self._condition:
-            heard = self._heard.get(key)
-            fresh = heard is not None and time.monotonic() - heard[1] < _REPEAT_S
-            if fresh and heard and heard[0] == observation and observation["state"] != "gone":
+            said = self._sending.get(key)
+            if said is None and key in self._heard:
+                heard, when = self._heard[key]
+                said = heard if time.monotonic() - when < _REPEAT_S else None
+            if said == observation and observation["state"] != "gone":
                 self._pending.pop(key, None)
                 return
             self._pending[key] = observation
@@ -74,6 +77,7 @@ class Reporter:
                 batch = dict(list(self._pending.items())[:_BATCH])
                 for key in batch:
                     del self._pending[key]
+                self._sending = batch
                 last = self._stopping
             if not batch:
                 return
@@ -82,6 +86,7 @@ class Reporter:
             except Exception as exc:  # whatever it is, it is said again
                 self._link.failed("report_observations", exc)
                 with self._condition:
+                    self._sending = {}
                     self._pending = {**batch, **self._pending}
                     if last:
                         return
@@ -91,4 +96,5 @@ class Reporter:
                 backoff.reset()
                 now = time.monotonic()
                 with self._condition:
+                    self._sending = {}
                     self._heard |= {key: (observation, now) for key, observation in batch.items()}

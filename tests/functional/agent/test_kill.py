@@ -55,16 +55,19 @@ class Node:
             self._process.terminate()
             assert self._process.wait(patience.LIMIT_S) == 0
 
+    def said(self) -> str:
+        return self._observations.read_text()
+
     def states(self) -> list[str]:
-        return [json.loads(line)["state"] for line in self._observations.read_text().splitlines()]
+        return [json.loads(line)["state"] for line in self.said().splitlines()]
 
     def obeyed(self, number: int) -> list[str]:
-        seen = map(json.loads, self._observations.read_text().splitlines())
+        seen = map(json.loads, self.said().splitlines())
         return [observation["state"] for observation in seen if observation.get("order") == number]
 
     def wait_for(self, state: str) -> None:
-        patience.wait(lambda: {state, "error"} & set(self.states()), told=self._observations.read_text)
-        assert state in self.states(), self._observations.read_text()
+        patience.wait(lambda: {state, "error"} & set(self.states()), told=self.said)
+        assert state in self.states(), self.said()
 
     def domains(self) -> list[str]:
         return [domain.UUIDString() for domain in self.hypervisor.listAllDomains() if self._owns(domain)]
@@ -179,7 +182,7 @@ def test_an_agent_killed_while_it_obeys_has_obeyed_after_its_restart(
     node.run(step)
     node.wait_killed()
     node.run()
-    patience.wait(lambda: node.obeyed(1) == [state])
+    patience.wait(lambda: node.obeyed(1) == [state], told=node.said)
     assert node.domains() == [server["server_uuid"]]
     assert node.hypervisor.lookupByUUIDString(server["server_uuid"]).isActive() == (state == "active")
     node.stop()

@@ -133,3 +133,29 @@ def test_delays_grow_to_a_bound_and_start_over() -> None:
     assert 15.0 <= delays[-1] <= 30.0
     backoff.reset()
     assert backoff.next() <= 1.0
+
+
+@pytest.mark.parametrize("refused_first", [False, True])
+def test_what_is_being_said_is_not_said_a_second_time(refused_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The next comparison comes while the control plane is slow to take what the last one saw.
+    monkeypatch.setattr(Backoff, "next", lambda _self: 0.01)
+    began, goes_on = threading.Event(), threading.Event()
+    heard: list[Any] = []
+    refuses = [refused_first]
+
+    def slow_peer(observations: list[Any]) -> None:
+        began.set()
+        assert goes_on.wait(5)
+        if refuses and refuses.pop():
+            raise ConnectionError("nobody there")
+        heard.extend(observations)
+
+    reporter = Reporter(slow_peer, Link())
+    reporter.start()
+    reporter.observe(observation("active"))
+    assert began.wait(5)
+    reporter.observe(observation("stopped"))
+    reporter.observe(observation("active"))
+    goes_on.set()
+    reporter.stop(5)
+    assert [seen["state"] for seen in heard] == ["active"]
