@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-LIMIT_S = 300.0
+LIMIT_S = 150.0
 """Seconds after which something is taken to hang: several times what the slowest machine needs for the slowest step."""
 
 
