@@ -1,0 +1,197 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Stories of servers: each command must have done its thing to the libvirt domain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from stack.acceptance.run import Run
+from stack.demonstration import FLAVOR, IMAGE
+from stack.errors import StackError
+
+_CREATE = ("server", "create", "--flavor", FLAVOR, "--nic", "none", "--wait")
+
+
+def life(run: Run) -> None:
+    """Create, look at, order about and delete a server, as an ordinary user."""
+    with _server(run, "acceptance-life") as uuid:
+        _looks(run, uuid)
+        _orders(run, uuid)
+        _locks(run, uuid)
+        with run.command("server rebuild"):
+            run.client("server", "rebuild", "--image", IMAGE, "--wait", uuid, user=True)
+            run.until(lambda: run.domains.boots_of_disk(uuid) == 1, "the guest boots from a disk that is new")
+        with run.command("server rescue"):
+            run.client("server", "rescue", "--image", IMAGE, uuid, user=True)
+            run.until(lambda: _status(run, uuid) == "RESCUE", "status RESCUE")
+            assert run.domains.disks(uuid)[:2] == ["disk.rescue", "disk"]
+        with run.command("server unrescue"):
+            run.client("server", "unrescue", uuid, user=True)
+            run.until(lambda: _status(run, uuid) == "ACTIVE", "status ACTIVE")
+            assert run.domains.disks(uuid)[0] == "disk"
+            run.until(lambda: run.domains.boots_of_disk(uuid) == 2, "the guest boots from its own disk again")
+        with run.command("server event list"):
+            listed = [event["Action"] for event in run.json("server", "event", "list", uuid, user=True)]
+            assert {"create", "stop", "start", "reboot", "pause", "rebuild"} <= set(listed)
+        with run.command("server event show"):
+            stop = next(e for e in run.json("server", "event", "list", uuid, user=True) if e["Action"] == "stop")
+            shown = run.json("server", "event", "show", uuid, stop["Request ID"], user=True)
+            assert [event["result"] for event in shown["events"]] == ["Success"]
+        with run.command("server delete"):
+            run.client("server", "delete", "--wait", uuid, user=True)
+            run.until(lambda: run.domains.power(uuid) == "none", "the domain is gone")
+            assert not run.domains.has_files(uuid)
+            assert run.json("resource", "provider", "allocation", "show", uuid) == []
+
+
+def images(run: Run) -> None:
+    """Make images of a server, boot from one, put the server on a shelf and take it down again."""
+    with _server(run, "acceptance-images") as uuid:
+        with run.command("server image create"):
+            made = run.json("server", "image", "create", "--wait", "--name", "acceptance-snapshot", uuid, user=True)
+            assert made["status"] == "active"
+            assert run.domains.power(uuid) == "running"
+            with _server(run, "acceptance-copy", image="acceptance-snapshot") as copy:
+                assert run.domains.boots_of_disk(copy) == 2, "the copy has not what was on the disk"
+        with run.command("server backup create"):
+            backup = ("server", "backup", "create", "--wait", "--type", "daily", "--rotate", "1")
+            for _ in range(2):
+                run.client(*backup, "--name", "acceptance-backup", uuid, user=True)
+            kept = run.json("image", "list", "--name", "acceptance-backup", user=True)
+            assert [image["Status"] for image in kept] == ["active"], kept
+        for name in ("acceptance-snapshot", "acceptance-backup"):
+            for image in run.json("image", "list", "--name", name, user=True):
+                run.client("image", "delete", image["ID"], user=True)
+        with run.command("server shelve"):
+            run.client("server", "shelve", uuid, user=True)
+            run.until(lambda: _status(run, uuid) == "SHELVED_OFFLOADED", "status SHELVED_OFFLOADED")
+            assert run.domains.power(uuid) == "none"
+            run.until(lambda: not run.domains.has_files(uuid), "its files are gone")
+            assert run.json("resource", "provider", "allocation", "show", uuid) == []
+        if "server shelve" not in run.passed:
+            return  # there is nothing to take down
+        with run.command("server unshelve"):
+            run.client("server", "unshelve", uuid, user=True)
+            run.until(lambda: _status(run, uuid) == "ACTIVE", "status ACTIVE")
+            run.until(lambda: run.domains.boots_of_disk(uuid) == 2, "the guest boots from the disk that it had")
+            assert run.json("resource", "provider", "allocation", "show", uuid)
+            run.until(
+                lambda: not run.json("image", "list", "--name", "acceptance-images-shelved", user=True),
+                "the image of the shelf is gone",
+            )
+
+
+def moves(run: Run) -> None:
+    """Resize and move a server."""
+    larger = "acceptance.larger"
+    run.client("flavor", "create", "--ram", "384", "--vcpus", "1", "--disk", "1", larger)
+    try:
+        with _server(run, "acceptance-moves") as uuid:
+            with run.command("server resize"):
+                run.client("server", "resize", "--flavor", larger, "--wait", uuid, user=True)
+                run.until(lambda: _status(run, uuid) == "VERIFY_RESIZE", "status VERIFY_RESIZE")
+                assert run.domains.memory_mb(uuid) == 384
+            with run.command("server resize revert"):
+                run.client("server", "resize", "revert", uuid, user=True)
+                run.until(lambda: _status(run, uuid) == "ACTIVE", "status ACTIVE")
+                assert run.domains.memory_mb(uuid) == 256
+            with run.command("server resize confirm"):
+                run.client("server", "resize", "--flavor", larger, "--wait", uuid, user=True)
+                run.client("server", "resize", "confirm", uuid, user=True)
+                run.until(lambda: _status(run, uuid) == "ACTIVE", "status ACTIVE")
+                assert run.domains.memory_mb(uuid) == 384
+            # One machine is one host: where there is no other, that is what has to be said, and nothing may happen.
+            with run.command("server migrate, without another host"):
+                run.client("server", "migrate", uuid)
+                run.until(lambda: run.json("server", "show", uuid)["OS-EXT-STS:task_state"] is None, "it is left alone")
+                assert run.domains.power(uuid) == "running"
+            with run.command("server migrate --live-migration, without another host"):
+                run.refused("server", "migrate", "--live-migration", uuid, why="(HTTP 4")
+                assert run.domains.power(uuid) == "running"
+            with run.command("server evacuate, while the host is up"):
+                run.refused("server", "evacuate", uuid, why="still in use")
+                assert run.domains.power(uuid) == "running"
+            with run.command("server migration list"):
+                run.json("server", "migration", "list")
+            with run.command("server migration list --server"):
+                run.json("server", "migration", "list", "--server", uuid)
+    finally:
+        run.client("flavor", "delete", larger)
+
+
+def _looks(run: Run, uuid: str) -> None:
+    with run.command("server list"):
+        (listed,) = run.json("server", "list", "--name", "^acceptance-life$", user=True)
+        assert (listed["ID"], listed["Status"], listed["Image"]) == (uuid, "ACTIVE", IMAGE)
+    with run.command("server set"):
+        run.client("server", "set", "--property", "role=test", "--description", "for a while", uuid, user=True)
+    with run.command("server show"):
+        shown = run.json("server", "show", uuid, user=True)
+        assert (shown["properties"], shown["description"]) == ({"role": "test"}, "for a while")
+    with run.command("server unset"):
+        run.client("server", "unset", "--property", "role", uuid, user=True)
+        assert run.json("server", "show", uuid, user=True)["properties"] == {}
+    with run.command("console log show"):
+        assert "accelsched-guest: ready" in run.client("console", "log", "show", uuid, user=True)
+
+
+def _orders(run: Run, uuid: str) -> None:
+    domains = run.domains
+    for words, status, power, boots in (
+        (("stop",), "SHUTOFF", "off", False),
+        (("start",), "ACTIVE", "running", True),
+        (("pause",), "PAUSED", "paused", False),
+        (("unpause",), "ACTIVE", "running", False),
+        (("suspend",), "SUSPENDED", "saved", False),
+        (("resume",), "ACTIVE", "running", False),
+        (("reboot",), "ACTIVE", "running", True),
+        (("reboot", "--hard"), "ACTIVE", "running", True),
+    ):
+        with run.command(f"server {' '.join(words)}"):
+            before = domains.starts(uuid)
+            run.client("server", *words, uuid, user=True)
+            run.until(lambda: domains.power(uuid) == power, f"the domain is {power}")  # noqa: B023 - called now
+            if boots:
+                run.until(lambda: domains.starts(uuid) == before + 1, "the guest boots")  # noqa: B023 - called now
+            run.until(lambda: _settled(run, uuid) == status, f"status {status}")  # noqa: B023 - called now
+            assert domains.starts(uuid) == before + boots
+    asked = domains.console(uuid).count("power button")
+    assert asked == 2, f"the guest was asked to shut down {asked} times, not by stop and reboot alone"
+
+
+def _locks(run: Run, uuid: str) -> None:
+    with run.command("server lock"):
+        run.client("server", "lock", uuid, user=True)
+        run.refused("server", "delete", uuid, why="is locked", user=True)
+        assert run.domains.power(uuid) == "running"
+    with run.command("server unlock"):
+        run.client("server", "unlock", uuid, user=True)
+        assert not run.json("server", "show", uuid, user=True)["locked"]
+
+
+@contextmanager
+def _server(run: Run, name: str, image: str = IMAGE) -> Iterator[str]:
+    """Make a server that has booted, gone at the end."""
+    made: dict[str, Any] = {}
+    try:
+        with run.command(f"server create --image {image}", vital=True):
+            made.update(run.json(*_CREATE, "--image", image, "--config-drive", "true", name, user=True))
+            assert run.domains.power(made["id"]) == "running"
+            run.until(lambda: run.domains.starts(made["id"]) == 1, "the guest boots")
+        yield made["id"]
+    finally:
+        if made:
+            with suppress(StackError):  # it is deleted already
+                run.client("server", "delete", "--wait", made["id"])
+
+
+def _status(run: Run, uuid: str) -> str:
+    return str(run.json("server", "show", uuid, user=True)["status"])
+
+
+def _settled(run: Run, uuid: str) -> str:
+    shown = run.json("server", "show", uuid, user=True)
+    return "" if shown["OS-EXT-STS:task_state"] else str(shown["status"])
