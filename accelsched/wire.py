@@ -126,6 +126,9 @@ class PowerOrder(TypedDict):
     number: int  # 1 for a server's first order
     power: Literal["running", "stopped", "paused", "suspended"]
     reboot: Literal["soft", "hard"] | None  # by way of a reboot: the guest is asked to shut down, or not
+    # An image in Glance, made already, that the disk's contents are uploaded to. A server is stopped for it where the
+    # order has it stopped; else it goes on as it is.
+    snapshot: NotRequired[str]
 
 
 class Assignment(TypedDict):
@@ -175,3 +178,4 @@ class Observation(TypedDict):
     incarnation: NotRequired[int]  # of the assignment that was built, 1 when not there
     order: NotRequired[int]  # number of the last order that was carried out, or tried
     order_fault: NotRequired[Fault | None]  # why that did not work
+    snapshot: NotRequired[Literal["image_pending_upload", "image_uploading"]]  # how far the order after that is

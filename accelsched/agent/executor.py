@@ -8,6 +8,7 @@ import functools
 import threading
 import traceback
 from collections.abc import Callable
+from typing import Literal, cast
 
 from oslo_log import log
 
@@ -20,6 +21,15 @@ from accelsched.agent.workers import Workers
 
 LOG = log.getLogger(__name__)
 
+SnapshotStep = Literal["image_pending_upload", "image_uploading"]  # as in wire.Observation
+
+# How a server is that has obeyed.
+_STATES: dict[str, plan.State] = {
+    "running": "active",
+    "stopped": "stopped",
+    "paused": "paused",
+    "suspended": "suspended",
+}
 _MESSAGE_MAX = 500
 _DETAILS_MAX = 8000
 
@@ -91,6 +101,7 @@ class Executor:
         fault: wire.Fault | None = None,
         order: CarriedOut = NO_ORDER,
         incarnation: int = 1,
+        snapshot: SnapshotStep | None = None,
     ) -> None:
         seen: wire.Observation = {
             "host": host.name,
@@ -103,6 +114,8 @@ class Executor:
             seen["incarnation"] = incarnation
         if order.number:
             seen |= {"order": order.number, "order_fault": order.fault}
+        if snapshot is not None:
+            seen["snapshot"] = snapshot
         self._reporter.observe(seen)
 
     def _build(self, host: Host, assignment: wire.Assignment, cancelled: threading.Event) -> None:
@@ -144,9 +157,16 @@ class Executor:
 
     def _obey(self, host: Host, assignment: wire.Assignment, cancelled: threading.Event) -> None:
         server_uuid, order = assignment["server_uuid"], assignment["order"]
+        incarnation = assignment.get("incarnation", 1)
         fault: wire.Fault | None = None
+
+        def told(detail: str) -> None:
+            if "snapshot" in order:
+                step = cast("SnapshotStep", detail)
+                self._observe(host, server_uuid, _STATES[order["power"]], incarnation=incarnation, snapshot=step)
+
         try:
-            host.obey(assignment, Progress(lambda _detail: None, cancelled))
+            host.obey(assignment, Progress(told, cancelled))
         except InterruptedBuildError:
             return
         except errors.UnavailableError as exc:

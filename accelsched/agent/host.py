@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping
 import os_traits
 from oslo_log import log
 
-from accelsched import wire
+from accelsched import errors, wire
 from accelsched.agent import inventory
 from accelsched.agent.devices.base import Attachment, Device, DeviceDriver, DeviceError, HostContext
 from accelsched.agent.failures import Failures
+from accelsched.agent.images import ImageClient
 from accelsched.agent.numa import has_threads
 from accelsched.agent.plan import OwnedDevice, Present
-from accelsched.agent.virt.base import CarriedOut, Progress, VirtDriver
+from accelsched.agent.virt.base import CarriedOut, Progress, SnapshotError, VirtDriver
 
 LOG = log.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Host:
         self.virt = virt
         # Simulated servers do not outlive the process, so neither do their failures.
         self.failures = Failures(None if virt.simulated else context.state_path / "failures")
+        self._images = ImageClient(context.conf)
         self._drivers = drivers
         self._owners: dict[str, str] = {}  # driver by provider name, from the last discovery
         self._found: dict[str, list[Device]] = {}  # by driver, from the last discovery that worked
@@ -130,6 +132,9 @@ class Host:
         server_uuid, order = assignment["server_uuid"], assignment["order"]
         if order["reboot"] is not None or order["power"] == "stopped":
             self.virt.stop(server_uuid, self._grace_s(assignment), progress)
+        if "snapshot" in order:
+            self._snapshot(server_uuid, order["snapshot"], progress)
+            return
         match order["power"]:
             case "running":
                 self.build(assignment, progress)
@@ -137,6 +142,18 @@ class Host:
                 self.virt.pause(server_uuid)
             case "suspended":
                 self.virt.suspend(server_uuid)
+
+    def _snapshot(self, server_uuid: str, image_id: str, progress: Progress) -> None:
+        """Upload what is on a server's disk."""
+        progress.step("image_pending_upload")
+        snapshot = self.virt.snapshot(server_uuid, progress)
+        try:
+            progress.step("image_uploading")
+            self._images.upload(image_id, snapshot.disk_format, snapshot.path, progress.check)
+        except errors.UnavailableError as exc:  # of Glance, which nobody waits for
+            raise SnapshotError(f"the image could not be uploaded: {exc}") from exc
+        finally:
+            snapshot.path.unlink(missing_ok=True)
 
     def _grace_s(self, assignment: wire.Assignment) -> float:
         """Return how long a guest is given to shut down: what its image says, else what the operator says."""

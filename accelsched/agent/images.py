@@ -1,14 +1,15 @@
 # Copyright accelsched contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Images from Glance: the two calls of its API v2 that an agent needs.
+"""Images from and to Glance: what an agent needs of its API v2.
 
 https://docs.openstack.org/api-ref/image/v2/
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -36,7 +37,7 @@ class Image:
 
 
 class ImageClient:
-    """Reads images with the credentials of ``[glance]``."""
+    """Reads and fills images with the credentials of ``[glance]``."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._conf = conf
@@ -75,8 +76,31 @@ class ImageClient:
         finally:
             response.close()
 
+    def upload(self, image_id: str, disk_format: str, path: Path, check: Callable[[], None]) -> None:
+        """Fill an image that has no contents yet; one that has some was filled before.
+
+        :param check: called between chunks; what it raises ends the upload
+        :raises accelsched.errors.NotFoundError: when there is no such image any more
+        :raises accelsched.errors.ForbiddenError: when Glance does not take it from us
+        :raises accelsched.errors.UnavailableError: when Glance does not answer, or not yet after an upload that broke
+        """
+        for attempt in self.retrying():
+            with attempt:
+                self._upload_once(image_id, disk_format, path, check)
+
+    def _upload_once(self, image_id: str, disk_format: str, path: Path, check: Callable[[], None]) -> None:
+        described = self._request("GET", f"/images/{image_id}").json()
+        if described["status"] == "active":
+            return
+        if described.get("disk_format") != disk_format:
+            change = {"op": "replace", "path": "/disk_format", "value": disk_format}
+            patch = "application/openstack-images-v2.1-json-patch"
+            self._request("PATCH", f"/images/{image_id}", json=[change], headers={"Content-Type": patch})
+        stream = {"Content-Type": "application/octet-stream"}
+        self._request("PUT", f"/images/{image_id}/file", data=_chunks(path, check), headers=stream)
+
     def retrying(self) -> tenacity.Retrying:
-        """Return how a whole download is tried again after it broke."""
+        """Return how a whole download or upload is tried again after it broke."""
         return tenacity.Retrying(
             stop=tenacity.stop_after_attempt(self._attempts),
             wait=tenacity.wait_exponential(multiplier=0.5, max=10),
@@ -85,6 +109,9 @@ class ImageClient:
         )
 
     def _get(self, path: str, stream: bool) -> requests.Response:
+        return self._request("GET", path, stream=stream)
+
+    def _request(self, method: str, path: str, **request: Any) -> requests.Response:
         try:
             adapter = self._connect()
             endpoint = (adapter.endpoint_override or adapter.get_endpoint() or "").rstrip("/")
@@ -93,15 +120,20 @@ class ImageClient:
                     "there is no image service in the catalog, nor [glance] endpoint_override"
                 )
             version = "" if endpoint.endswith("/v2") else "/v2"
-            response: requests.Response = adapter.get(
+            response: requests.Response = adapter.request(
                 f"{endpoint}{version}{path}",
-                stream=stream,
+                method,
+                **request,
                 timeout=(_CONNECT_TIMEOUT_S, self._read_timeout_s),
                 connect_retries=2,
                 log=False,  # contents, and tokens in redirects
             )
         except ks_exceptions.NotFound as exc:
             raise errors.NotFoundError(f"Glance has no {path.strip('/')}") from exc
+        except ks_exceptions.Forbidden as exc:
+            raise errors.ForbiddenError(
+                f"Glance refuses {method} {path.strip('/')}; the user of [glance] needs the role admin: {exc}"
+            ) from exc
         except (ks_exceptions.ClientException, requests.RequestException) as exc:
             raise errors.UnavailableError(f"Glance: {type(exc).__name__}: {exc}") from exc
         return response
@@ -115,3 +147,10 @@ class ImageClient:
             adapter.service_type = adapter.service_type or "image"
             self._adapter = adapter
         return self._adapter
+
+
+def _chunks(path: Path, check: Callable[[], None]) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            check()
+            yield chunk

@@ -11,6 +11,8 @@ from oslo_config import cfg
 
 from accelsched import rpc
 from accelsched.compute.controller import Controller
+from accelsched.compute.images import Images
+from accelsched.compute.snapshots import Discarder
 from accelsched.db.engine import Database
 from accelsched.placement.fleet import Fleet
 from accelsched.scheduler.service import Scheduler
@@ -26,6 +28,7 @@ class ControlPlane:
         """
         name = socket.gethostname()
         self._scheduler = Scheduler(conf, db, fleet, rpc.AgentClient(transport))
+        self._discarder = Discarder(db, Images(conf), conf.scheduler.poll_interval)
         controller = Controller(db, conf.scheduler.max_attempts, lambda: self._scheduler.place({}))
         self._servers = [
             rpc.serve(transport, rpc.CONTROLLER_TOPIC, name, controller),
@@ -37,6 +40,7 @@ class ControlPlane:
         """Start to listen and to place."""
         self._running = True
         self._scheduler.start()
+        self._discarder.start()
         for server in self._servers:
             server.start()
 
@@ -48,4 +52,5 @@ class ControlPlane:
         for server in self._servers:
             server.stop()
             server.wait()
+        self._discarder.stop()
         self._scheduler.stop()

@@ -46,7 +46,8 @@ def _assignment(server: Server) -> wire.Assignment:
         "created_at": as_iso(server.created_at) or "",
     }
     if server.power_order is not None:
-        assignment["order"] = cast("wire.PowerOrder", server.power_order)
+        told = {key: value for key, value in server.power_order.items() if key in wire.PowerOrder.__annotations__}
+        assignment["order"] = cast("wire.PowerOrder", told)
     if server.numa:
         assignment["numa"] = cast("list[wire.NumaPlacedNode]", server.numa)
     if server.incarnation > 1:

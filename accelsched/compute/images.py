@@ -69,6 +69,59 @@ class Images:
                     )
         return spec_of(image)
 
+    def create(self, record: Mapping[str, Any], token: str | None) -> str:
+        """Make an image without contents; return its id.
+
+        :param record: as the image service takes it
+        :param token: the caller's Keystone token; None uses the service's own credentials
+        :raises accelsched.errors.InvalidError: when there is no image service, or it refuses
+        :raises accelsched.errors.ForbiddenError: when the caller may not
+        :raises accelsched.errors.UnavailableError: when the image service does not answer
+        """
+        if not self.configured:
+            raise errors.InvalidError("This deployment has no image service ([glance] is not set).")
+        try:
+            return str(self._client(token).post("/v2/images", json=dict(record)).json()["id"])
+        except (keystoneauth1.exceptions.Forbidden, keystoneauth1.exceptions.Unauthorized) as exc:
+            raise errors.ForbiddenError(f"The image service refuses: {exc}") from exc
+        except keystoneauth1.exceptions.HTTPClientError as exc:
+            raise errors.InvalidError(f"The image service refuses: {exc}") from exc
+        except keystoneauth1.exceptions.ClientException as exc:
+            raise errors.UnavailableError("The image service does not make an image just now.") from exc
+
+    def find(self, properties: Mapping[str, str], token: str | None) -> list[dict[str, Any]]:
+        """Return the images that have these properties, the newest first.
+
+        :raises accelsched.errors.UnavailableError: when the image service does not answer
+        """
+        try:
+            found = self._client(token).get("/v2/images", params={**properties, "sort": "created_at:desc"})
+        except keystoneauth1.exceptions.ClientException as exc:
+            raise errors.UnavailableError("The image service cannot list images just now.") from exc
+        return list(found.json()["images"])
+
+    def delete(self, image_id: str) -> None:
+        """Delete an image with the service's own credentials, if it is there.
+
+        :raises accelsched.errors.ForbiddenError: when the service may not
+        :raises accelsched.errors.UnavailableError: when the image service does not answer
+        """
+        try:
+            self._client(None).delete(f"/v2/images/{image_id}")
+        except (keystoneauth1.exceptions.NotFound, keystoneauth1.exceptions.Gone):
+            return
+        except keystoneauth1.exceptions.Forbidden as exc:
+            raise errors.ForbiddenError(
+                f"image {image_id} may not be deleted; the user of [glance] needs the role admin"
+            ) from exc
+        except keystoneauth1.exceptions.ClientException as exc:
+            raise errors.UnavailableError(f"image {image_id} could not be deleted: {exc}") from exc
+
+    def url(self, image_id: str) -> str:
+        """Return where an image is."""
+        endpoint = self._conf[_GROUP].endpoint_override or self._client(None).get_endpoint() or ""
+        return f"{str(endpoint).rstrip('/').removesuffix('/v2')}/v2/images/{image_id}"
+
     def _active(self, image_id: str, token: str | None, role: str) -> dict[str, Any]:
         if not self.configured:
             raise errors.InvalidError("imageRef: this deployment has no image service ([glance] is not set)")

@@ -8,13 +8,14 @@ how often it hears of it, and who dies meanwhile, makes no difference.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
 from accelsched import errors, wire
-from accelsched.compute import servers
+from accelsched.compute import servers, snapshots, states
 from accelsched.db import instance_actions
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Server
@@ -29,14 +30,16 @@ class Order:
     action: str  # of the instance action, and in refusals
     vm_states: frozenset[str]  # in which it may be given
     task: str  # task_state until it is carried out
-    power: Power  # what it is then
+    power: Power | None  # what it is then; None: what it was
     reboot: Literal["soft", "hard"] | None = None
     while_busy: frozenset[str] = frozenset()  # task states that do not stand against it
+    while_locked: bool = False  # a lock does not stand against it
+    event_of: str = ""  # what Nova calls it in the event's name, where that is not the action
 
     @property
     def event(self) -> str:
         """Name of the instance action's event."""
-        return f"compute_{self.action}_instance"
+        return f"compute_{self.event_of or self.action}_instance"
 
 
 _REBOOTABLE_TASKS = frozenset({"rebooting", "rebooting_hard", "pausing", "unpausing", "suspending", "resuming"})
@@ -56,8 +59,37 @@ PAUSE = Order("pause", frozenset({"active"}), "pausing", "paused")
 UNPAUSE = Order("unpause", frozenset({"paused"}), "unpausing", "running")
 SUSPEND = Order("suspend", frozenset({"active"}), "suspending", "suspended")
 RESUME = Order("resume", frozenset({"suspended"}), "resuming", "running")
+CREATE_IMAGE = Order(
+    "createImage",
+    frozenset({"active", "stopped", "paused", "suspended"}),
+    "image_snapshot",
+    None,
+    while_locked=True,
+    event_of="snapshot",
+)
+CREATE_BACKUP = Order(
+    "createBackup", frozenset({"active", "stopped", "paused", "suspended"}), "image_backup", None, event_of="backup"
+)
 
-ALL = (START, STOP, SOFT_REBOOT, HARD_REBOOT, PAUSE, UNPAUSE, SUSPEND, RESUME)
+ALL = (START, STOP, SOFT_REBOOT, HARD_REBOOT, PAUSE, UNPAUSE, SUSPEND, RESUME, CREATE_IMAGE, CREATE_BACKUP)
+_AS_IT_IS: dict[str, Power] = {
+    states.ACTIVE: "running",
+    states.STOPPED: "stopped",
+    states.PAUSED: "paused",
+    states.SUSPENDED: "suspended",
+}
+
+
+def check(server: Server, order: Order, *, admin: bool) -> None:
+    """Refuse an order that makes no sense now.
+
+    :param admin: whether who orders may do so although the server is locked
+    :raises accelsched.errors.ConflictError: when the server is locked, or in a state that the order makes no sense in
+    """
+    servers.check_unlocked(server, admin=admin or order.while_locked)
+    servers.check_state(server, order.action, order.vm_states, order.while_busy)
+    if server.launched_at is None:
+        raise errors.ConflictError(f"Cannot '{order.action}' instance {server.uuid}: it has never been active")
 
 
 def give(
@@ -68,21 +100,20 @@ def give(
     *,
     project_id: str | None,
     admin: bool,
+    beside: Mapping[str, Any] | None = None,
 ) -> tuple[str, str] | None:
     """Give an order to a server.
 
     :param project_id: whose server it must be; None for anybody's
     :param admin: whether who orders may do so although the server is locked
+    :param beside: what the order says besides power and reboot
     :returns: (agent, host) to tell, None when nobody is there to be told
     :raises accelsched.errors.NotFoundError: when there is no such server
-    :raises accelsched.errors.ConflictError: when the server is locked, or in a state that the order makes no sense in
+    :raises accelsched.errors.ConflictError: as :func:`check` does
     """
     server = servers.alive(session, uuid, project_id)
-    servers.check_unlocked(server, admin=admin)
-    servers.check_state(server, order.action, order.vm_states, order.while_busy)
-    if server.launched_at is None:
-        raise errors.ConflictError(f"Cannot '{order.action}' instance {server.uuid}: it has never been active")
-    number = wish(server, order.power, order.reboot)
+    check(server, order, admin=admin)
+    number = wish(server, order.power or _AS_IT_IS[server.state], order.reboot, beside)
     server.task = order.task
     server.updated_at = utcnow()
     instance_actions.begin(
@@ -91,20 +122,30 @@ def give(
     return servers.agent_of(session, server)
 
 
-def wish(server: Server, power: Power, reboot: Literal["soft", "hard"] | None = None) -> int:
+def wish(
+    server: Server,
+    power: Power,
+    reboot: Literal["soft", "hard"] | None = None,
+    beside: Mapping[str, Any] | None = None,
+) -> int:
     """Write down what a server is to be; return the number of the order that this is."""
     number: int = (server.power_order["number"] if server.power_order else 0) + 1
     wanted: wire.PowerOrder = {"number": number, "power": power, "reboot": reboot}
-    server.power_order = dict(wanted)
+    server.power_order = {**wanted, **(beside or {})}
     return number
 
 
 def observed(session: Session, server: Server, seen: wire.Observation) -> None:
     """Take over that a server's order was carried out, or could not be."""
-    if server.power_order is None or server.task is None or seen.get("order", 0) < server.power_order["number"]:
+    if server.power_order is None or server.task is None:
+        return
+    if seen.get("order", 0) < server.power_order["number"]:
+        if "snapshot" in seen:
+            server.task = snapshots.task(server.task, seen["snapshot"])
         return
     server.task = None
     fault = seen.get("order_fault")
+    snapshots.ended(session, server.power_order, failed=fault is not None)
     if fault is None:
         server.held_in_error = False
     instance_actions.finish(

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accelsched import errors, wire
-from accelsched.compute import hosts, orders, servers, states
+from accelsched.compute import hosts, orders, servers, snapshots, states
 from accelsched.db import instance_actions
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Host, Request, Server
@@ -178,6 +178,7 @@ def _begin(session: Session, server: Server, action: str, event: str, origin: in
 def _move(session: Session, server: Server, target: str | None, origin: instance_actions.Origin) -> None:
     """Ask the schedulers for another host. The server stays where it is until one of them has claimed it."""
     request = session.get_one(Request, server.request_id)
+    snapshots.abandon(session, server, "The server's host was lost meanwhile.")
     _stay_down(server)
     spec = {
         **request.spec,

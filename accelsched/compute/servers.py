@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Select, insert, select, update
 from sqlalchemy.orm import Session
 
 from accelsched import errors
-from accelsched.compute import hostnames, paging, server_tags, states, zones
+from accelsched.compute import hostnames, paging, server_tags, snapshots, states, zones
 from accelsched.db import instance_actions
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Host, Request, Server
@@ -303,6 +303,7 @@ def delete(
     check_unlocked(server, admin=admin)
     now = utcnow()
     if server.desired == "active":
+        snapshots.abandon(session, server, "The server was deleted meanwhile.")
         session.execute(
             update(Server).where(Server.id == server.id).values(desired="deleted", task=None, updated_at=now)
         )

@@ -165,7 +165,7 @@ class Server(Base):
     public_key: Mapped[long_text | None]  # as it was: the key pair may be deleted
     config_drive: Mapped[bool] = mapped_column(Boolean, default=False)
     desired: Mapped[str] = mapped_column(String(16), default="active")  # active, deleted
-    power_order: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # wire.PowerOrder, the last
+    power_order: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # the last; see compute.orders
     task: Mapped[str | None] = mapped_column(String(32))  # Nova's task_state until that order is carried out
     incarnation: Mapped[int] = mapped_column(Integer, default=1)  # grows when it is to be built anew
     built: Mapped[int] = mapped_column(Integer, default=0)  # the last incarnation that was, or could not be, built
@@ -194,6 +194,16 @@ class ServerTag(Base):
 
     server_id: Mapped[int] = mapped_column(ForeignKey("servers.id"), primary_key=True)
     tag: Mapped[str] = mapped_column(String(60), primary_key=True)
+
+
+class UnwantedImage(Base):
+    """An image in Glance that was made of a server and is of no use any more; see ``compute.snapshots``."""
+
+    __tablename__ = "unwanted_images"
+    __table_args__ = TABLE_ARGS
+
+    image_id: Mapped[uuid_text] = mapped_column(primary_key=True)
+    since: Mapped[moment] = mapped_column(default=utcnow)
 
 
 class KeyPair(Base):

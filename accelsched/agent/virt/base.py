@@ -9,6 +9,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from accelsched import errors, wire
@@ -21,6 +22,10 @@ class BuildError(errors.AccelschedError):
 
 class PowerError(errors.AccelschedError):
     """A server could not be paused, suspended or stopped; the text is fit for its owner."""
+
+
+class SnapshotError(errors.AccelschedError):
+    """No image could be made of a server's disk; the text is fit for its owner."""
 
 
 class InterruptedBuildError(Exception):
@@ -75,6 +80,14 @@ class Capacity:
     memory_mb: int
     disk_gb: int
     dedicated_cpus: int = 0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A file with all that was on a server's disk at one moment; whoever is given it removes it."""
+
+    path: Path
+    disk_format: str  # as Glance names it
 
 
 class Progress:
@@ -170,6 +183,15 @@ class VirtDriver(ABC):
         """Save the memory of a server that runs, and stop it.
 
         :raises PowerError: when the hypervisor refuses
+        """
+
+    @abstractmethod
+    def snapshot(self, server_uuid: str, progress: Progress) -> Snapshot:
+        """Copy what is on a server's disk, while it goes on as it does.
+
+        :raises SnapshotError: when that cannot be done
+        :raises accelsched.errors.UnavailableError: when the hypervisor does not answer now
+        :raises InterruptedBuildError: when told to stop
         """
 
     @abstractmethod

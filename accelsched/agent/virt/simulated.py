@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import random
+import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from accelsched import errors, wire
@@ -121,6 +124,13 @@ class SimulatedDriver(base.VirtDriver):
     def suspend(self, server_uuid: str) -> None:
         """Say that the server is suspended."""
         self._change(server_uuid, power=base.Power.SUSPENDED)
+
+    def snapshot(self, server_uuid: str, progress: base.Progress) -> base.Snapshot:
+        """Return a file that says that there is no disk."""
+        handle, path = tempfile.mkstemp(prefix=f"accelsched-{server_uuid}-")
+        with os.fdopen(handle, "wb") as file:
+            file.write(f"no disk: {server_uuid} is a simulated server\n".encode().ljust(512, b"\0"))
+        return base.Snapshot(Path(path), "raw")
 
     def carried_out(self, server_uuid: str, order: base.CarriedOut) -> None:
         """Remember the order with the server."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import falcon
 import jsonschema
@@ -17,7 +17,8 @@ from accelsched.api.compute import microversion, server_rebuild
 from accelsched.api.compute import server_schemas as schemas
 from accelsched.api.compute import server_views as views
 from accelsched.api.compute.servers import ServerResource, delete, hint
-from accelsched.compute import images, orders, rebuilding
+from accelsched.compute import images, orders, rebuilding, snapshots
+from accelsched.db.compute import Server
 from accelsched.db.instance_actions import Origin
 from accelsched.policies import servers as rules
 
@@ -33,11 +34,12 @@ _ORDERS = {
     "suspend": (orders.SUSPEND, "os_compute_api:os-suspend-server:suspend"),
     "resume": (orders.RESUME, "os_compute_api:os-suspend-server:resume"),
 }
+_BACKUP = "os_compute_api:os-create-backup"
 # Nova's other actions. They are not done yet, and say so rather than doing nothing.
 _NOT_DONE = frozenset(
     {
-        *("addFixedIp", "addFloatingIp", "addSecurityGroup", "changePassword", "confirmResize", "createBackup"),
-        *("createImage", "injectNetworkInfo", "migrate", "os-getRDPConsole", "os-getSPICEConsole"),
+        *("addFixedIp", "addFloatingIp", "addSecurityGroup", "changePassword", "confirmResize"),
+        *("injectNetworkInfo", "migrate", "os-getRDPConsole", "os-getSPICEConsole"),
         *("os-getSerialConsole", "os-getVNCConsole", "os-migrateLive", "removeFixedIp", "removeFloatingIp"),
         *("removeSecurityGroup", "rescue", "resetNetwork", "resize", "restore", "revertResize", "shelve"),
         *("shelveOffload", "trigger_crash_dump", "unrescue", "unshelve"),
@@ -46,8 +48,15 @@ _NOT_DONE = frozenset(
 _ACTION: jsonschema.protocols.Validator = resources.validator({"type": "object"})
 
 
-Answer = tuple[str, dict[str, Any] | None]  # HTTP status and body
-_ACCEPTED: Answer = (falcon.HTTP_202, None)
+class Answer(NamedTuple):
+    """What an action answers."""
+
+    status: str
+    body: dict[str, Any] | None = None
+    location: str | None = None
+
+
+_ACCEPTED = Answer(falcon.HTTP_202)
 
 
 class Actions(ServerResource):
@@ -65,6 +74,8 @@ class Actions(ServerResource):
             "lock": self._lock,
             "unlock": self._unlock,
             "os-resetState": self._reset_state,
+            "createImage": self._create_image,
+            "createBackup": self._create_backup,
         }
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
@@ -76,14 +87,15 @@ class Actions(ServerResource):
             raise errors.InvalidError("Multiple body keys: an action is the only key of its body")
         ((action, arguments),) = body.items()
         if action in _ORDERS:
-            resp.status, resp.media = self._order(req, uuid, *_ORDERS[action])
+            answer = self._order(req, uuid, *_ORDERS[action])
         elif action in self._handlers:
-            resp.status, resp.media = self._handlers[action](req, uuid, arguments)
+            answer = self._handlers[action](req, uuid, arguments)
         elif action in _NOT_DONE:
             self._get(uuid, self._scope(resources.context_of(req), rules.SERVERS + "show"))
             raise falcon.HTTPNotImplemented(description=f"The action {action} is not supported by this release.")
         else:
             raise errors.InvalidError(f"There is no such action: {action[:100]}")
+        resp.status, resp.media, resp.location = answer
 
     def _reboot(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
         resources.check(schemas.REBOOT, arguments)
@@ -135,7 +147,7 @@ class Actions(ServerResource):
         )
         rebuild = functools.partial(rebuilding.rebuild, wanted=wanted, admin=self._is_admin(req))
         self._tell(self._change(req, uuid, rule, rebuild))
-        return falcon.HTTP_202, {"server": views.full(self._get(uuid, scope), self._reader(req))}
+        return Answer(falcon.HTTP_202, {"server": views.full(self._get(uuid, scope), self._reader(req))})
 
     def _evacuate(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
         minor = microversion.version_of(req).minor
@@ -153,7 +165,71 @@ class Actions(ServerResource):
         )
         self._change(req, uuid, "os_compute_api:os-evacuate", evacuate)
         hint("place", self._services.scheduler.place)
-        return falcon.HTTP_200, None
+        return Answer(falcon.HTTP_200)
+
+    def _create_image(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
+        """Have an image made of a server's disk."""
+        resources.check(schemas.CREATE_IMAGE, arguments)
+        return self._snapshot(
+            *(req, uuid, orders.CREATE_IMAGE, rules.SERVERS + "create_image"),
+            lambda server: snapshots.record(server, arguments["name"], "snapshot", arguments.get("metadata", {})),
+        )
+
+    def _create_backup(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
+        """Have an image made of a server's disk, and older ones of its kind deleted."""
+        resources.check(schemas.CREATE_BACKUP, arguments)
+        kind, rotation = arguments["backup_type"], int(arguments["rotation"])
+        server, token = self._get(uuid, self._scope(resources.context_of(req), _BACKUP)).server, self._token(req)
+        marks = {"image_type": "backup", "backup_type": kind, "instance_uuid": uuid, "status": "active"}
+        # Others may call an image of theirs a backup of this server; without Keystone there are no others.
+        owner = {} if token is None else {"owner": server.project_id}
+        kept = [image["id"] for image in self._images.find({**marks, **owner}, token)]
+        if rotation == 0:  # only the deletion is asked for
+            orders.check(server, orders.CREATE_BACKUP, admin=self._is_admin(req))
+            self._services.db.transact(lambda session: snapshots.unwanted(session, kept))
+            return _ACCEPTED
+        properties = {**arguments.get("metadata", {}), "backup_type": kind}
+        return self._snapshot(
+            *(req, uuid, orders.CREATE_BACKUP, _BACKUP),
+            lambda server: snapshots.record(server, arguments["name"], "backup", properties),
+            outdated=kept[rotation - 1 :],
+        )
+
+    def _snapshot(
+        self,
+        req: falcon.Request,
+        uuid: str,
+        order: orders.Order,
+        rule: str,
+        record: Callable[[Server], dict[str, Any]],
+        **beside: Any,
+    ) -> Answer:
+        """Make an image, as the user, and order the server's agent to fill it.
+
+        :param record: what the image service is told of it
+        :param beside: what the order says besides
+        """
+        server = self._get(uuid, self._scope(resources.context_of(req), rule)).server
+        orders.check(server, order, admin=self._is_admin(req))
+        if not snapshots.has_disk(server):
+            raise errors.InvalidError(f"Instance {uuid} has no disk that an image could be made of.")
+        image_id = self._images.create(record(server), self._token(req))
+        give = functools.partial(
+            orders.give, order=order, admin=self._is_admin(req), beside={"snapshot": image_id, **beside}
+        )
+        try:
+            self._tell(self._change(req, uuid, rule, give))
+        except errors.AccelschedError:  # somebody was quicker
+            self._services.db.transact(lambda session: snapshots.unwanted(session, [image_id]))
+            raise
+        if microversion.version_of(req).minor >= 45:
+            return Answer(falcon.HTTP_202, {"image_id": image_id})
+        return Answer(falcon.HTTP_202, location=self._images.url(image_id))
+
+    def _token(self, req: falcon.Request) -> str | None:
+        """Return the token that the image service is asked with, None for the service's own credentials."""
+        with_keystone = self._services.conf.api.auth_strategy == "keystone"
+        return resources.context_of(req).auth_token if with_keystone else None
 
     def _tell(self, told: tuple[str, str] | None) -> None:
         """Have an agent look at what is wanted of a host's servers."""
@@ -182,10 +258,11 @@ class Actions(ServerResource):
         length = (arguments or {}).get("length")
         lines = None if length is None or int(length) < 0 else int(length)
         try:
-            return falcon.HTTP_200, {"output": self._services.agents.console_output(host.agent, host.name, uuid, lines)}
+            output = self._services.agents.console_output(host.agent, host.name, uuid, lines)
         except errors.NotFoundError as exc:
             raise errors.ConflictError(f"Instance {uuid} is not ready") from exc
         except rpc.MessagingTimeout as exc:
             raise falcon.HTTPGatewayTimeout(description=f"The agent of host {host.name} did not answer.") from exc
         except rpc.MESSAGING_ERRORS as exc:
             raise errors.UnavailableError(f"The agent of host {host.name} cannot be reached just now.") from exc
+        return Answer(falcon.HTTP_200, {"output": output})

@@ -224,6 +224,27 @@ RESET_STATE = validator(
         "additionalProperties": False,
     }
 )
+CREATE_IMAGE = validator(
+    {
+        "type": "object",
+        "properties": {"name": _NAME, "metadata": METADATA},
+        "required": ["name"],
+        "additionalProperties": False,
+    }
+)
+CREATE_BACKUP = validator(
+    {
+        "type": "object",
+        "properties": {
+            "name": _NAME,
+            "backup_type": {"type": "string", "minLength": 1, "maxLength": 255},
+            "rotation": {"type": ["integer", "string"], "pattern": "^[0-9]{1,4}$", "minimum": 0, "maximum": 9999},
+            "metadata": METADATA,
+        },
+        "required": ["name", "backup_type", "rotation"],
+        "additionalProperties": False,
+    }
+)
 _REBUILD: dict[str, Any] = {
     "imageRef": {**_IMAGE_REF, "minLength": 1},
     "name": _NAME,

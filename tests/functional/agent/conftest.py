@@ -42,6 +42,8 @@ class ImageService:
     def __init__(self) -> None:
         self.images: dict[str, tuple[dict[str, Any], bytes]] = {}
         self.downloads: list[str] = []
+        self.uploads: list[str] = []
+        self.refuses_uploads = False
         service = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -57,6 +59,33 @@ class ImageService:
                     service.downloads.append(parts[2])
                 self.send_response(404 if record is None else 200)
                 self.send_header("Content-Type", "application/octet-stream")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def do_PATCH(self) -> None:
+                record, _ = service.images[self.path.strip("/").split("/")[2]]
+                for change in json.loads(self.rfile.read(int(self.headers["Content-Length"]))):
+                    record[change["path"].strip("/")] = change["value"]
+                self._answer(200, json.dumps(record).encode())
+
+            def do_PUT(self) -> None:
+                image_id = self.path.strip("/").split("/")[2]
+                data = b""
+                while length := int(self.rfile.readline(), 16):
+                    data += self.rfile.read(length)
+                    self.rfile.readline()
+                self.rfile.readline()
+                record, _ = service.images[image_id]
+                service.uploads.append(image_id)
+                if service.refuses_uploads:
+                    self._answer(403, b"")
+                    return
+                service.images[image_id] = (record | {"status": "active", "size": len(data)}, data)
+                self._answer(204, b"")
+
+            def _answer(self, status: int, body: bytes) -> None:
+                self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -89,6 +118,17 @@ class ImageService:
             "os_hash_value": record["os_hash_value"],
             "properties": properties,
         }
+
+    def queued(self) -> str:
+        """Make an image that is to be filled; return its id."""
+        image_id = str(uuid.uuid4())
+        self.images[image_id] = ({"id": image_id, "status": "queued", "disk_format": None}, b"")
+        return image_id
+
+    def spec(self, image_id: str, **properties: str) -> wire.ImageSpec:
+        """Return an image that was filled as a server is made of it."""
+        record, data = self.images[image_id]
+        return self.add(data, record["disk_format"], **properties)
 
     def stop(self) -> None:
         self._server.shutdown()

@@ -21,6 +21,7 @@ import libvirt
 from accelsched import conf as options
 from accelsched import rpc, wire
 from accelsched.agent.devices import sysfs
+from accelsched.agent.images import ImageClient
 from accelsched.agent.manager import Agent
 from accelsched.agent.virt.libvirt import instance, storage
 
@@ -40,6 +41,9 @@ STEPS: dict[str, tuple[Any, str, str]] = {
     "after start": (libvirt.virDomain, "create", "after"),
     "after destroy": (libvirt.virDomain, "destroy", "after"),
     "after the save": (libvirt.virDomain, "managedSave", "after"),
+    "after the backup's begin": (libvirt.virDomain, "backupBegin", "after"),
+    "before the upload": (ImageClient, "upload", "before"),
+    "after the upload": (ImageClient, "upload", "after"),
     "before the order is noted": (instance.Instance, "note_order", "before"),
     "after undefine": (libvirt.virDomain, "undefineFlags", "after"),
     "after the directory's removal": (instance.Instance, "remove", "after"),

@@ -209,6 +209,39 @@ def test_an_agent_killed_while_it_builds_a_server_anew_finishes_after_its_restar
     assert node.domains() == [server["server_uuid"]]
 
 
+@pytest.mark.parametrize(
+    ("step", "running"),
+    [
+        ("after the backup's begin", True),
+        *(
+            (step, running)
+            for step in ("before the upload", "after the upload", "before the order is noted")
+            for running in (True, False)
+        ),
+    ],
+)
+def test_an_agent_killed_while_it_makes_an_image_has_made_it_after_its_restart(
+    node: Node, server: Any, images: Any, step: str, running: bool
+) -> None:
+    node.options += [f'glance.endpoint_override="{images.url}"', "agent.shutdown_timeout=0"]
+    image_id = images.queued()
+    node.want(server)
+    node.run()
+    node.wait_for("active")
+    node.stop()
+    power = "running" if running else "stopped"
+    node.want({**server, "order": {"number": 1, "power": power, "reboot": None, "snapshot": image_id}})
+    node.run(step)
+    node.wait_killed()
+    node.run()
+    patience.wait(lambda: node.obeyed(1) == ["active" if running else "stopped"], told=node.said)
+    assert images.uploads == [image_id]
+    assert images.images[image_id][1][:4] == b"QFI\xfb"
+    assert not (node.state / "instances" / server["server_uuid"] / "snapshot").exists()
+    assert node.hypervisor.lookupByUUIDString(server["server_uuid"]).isActive() == running
+    node.stop()
+
+
 def test_a_domain_without_our_mark_is_left_alone(node: Node, server: Any) -> None:
     stranger = node.hypervisor.defineXML(
         "<domain type='qemu'><name>accelsched-stranger</name><memory unit='MiB'>64</memory>"

@@ -15,6 +15,8 @@ import libvirt
 import pytest
 from stack import guest as guests
 
+from accelsched import errors
+
 URI = "qemu:///system"
 
 
@@ -155,3 +157,53 @@ def test_a_server_is_on_the_cpus_and_the_node_that_it_was_given(
         assert told["providers"][0]["inventories"]["PCPU"]["total"] == 1
         controller.assign({**server, "desired": "deleted"})
         controller.wait_for(lambda: not controller.assigned("node1", uuid))
+
+
+def test_an_image_of_a_server_has_what_was_on_its_disk_whether_it_runs_or_not(
+    control_plane: Any, machine_options: Any, hypervisor: Any, images: Any, guest: guests.Guest, assignment_for: Any
+) -> None:
+    """The guest counts on its disk how often it was booted."""
+    controller, agent = control_plane(machine_options)
+    image = bootable(images, guest)
+    server = assignment_for("node1", image=image)
+    uuid = server["server_uuid"]
+    controller.assign(server)
+    with agent(machine_options) as running:
+        console = running._hosts["node1"].virt.console_output
+
+        def order(number: int, power: str, image_id: str | None = None, *, leads_to: str) -> None:
+            said = {"number": number, "power": power, "reboot": None, **({"snapshot": image_id} if image_id else {})}
+            controller.assign({**server, "order": said})
+            controller.wait_for(lambda: [(leads_to, None)] == controller.obeyed(uuid, number))
+
+        controller.wait_for(lambda: controller.states(uuid)[-1:] == ["active"])
+        controller.wait_for(lambda: "accelsched-guest: ready" in console(uuid))
+        first, second, third = (images.queued() for _ in range(3))
+        order(1, "running", first, leads_to="active")
+        assert {seen.get("snapshot") for seen in controller.observations} >= {"image_uploading"}
+        order(2, "paused", leads_to="paused")
+        order(3, "paused", second, leads_to="paused")
+        order(4, "stopped", third, leads_to="stopped")
+        assert not hypervisor.lookupByUUIDString(uuid).isActive()
+        for image_id in (first, second, third):
+            copy = assignment_for("node1", image=images.spec(image_id, **image["properties"]))
+            controller.assign(copy)
+            controller.wait_for(lambda: "boot 2" in _console(running, copy["server_uuid"]))  # noqa: B023
+            assert b"backing" not in images.images[image_id][1][:1024]
+            controller.assign({**copy, "desired": "deleted"})
+        images.refuses_uploads = True
+        refused = images.queued()
+        controller.assign({**server, "order": {"number": 5, "power": "stopped", "reboot": None, "snapshot": refused}})
+        controller.wait_for(lambda: [state for state, _ in controller.obeyed(uuid, 5)] == ["stopped"])
+        ((_, fault),) = controller.obeyed(uuid, 5)
+        assert "needs the role admin" in fault["message"]
+        controller.assign({**server, "desired": "deleted"})
+        controller.wait_for(lambda: not controller.assigned("node1", uuid))
+
+
+def _console(agent: Any, server_uuid: str) -> str:
+    try:
+        output: str = agent._hosts["node1"].virt.console_output(server_uuid)
+    except errors.NotFoundError:
+        return ""
+    return output

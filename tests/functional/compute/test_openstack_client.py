@@ -197,6 +197,46 @@ def test_a_user_has_a_server_do_what_it_is_told(cloud: Cloud) -> None:
     cloud.run("server", "delete", "--wait", "rebuilt", cloud=user)
 
 
+def test_a_user_makes_images_of_a_server_and_keeps_as_many_backups_as_wished(cloud: Cloud) -> None:
+    user = "accelsched-demo"
+    create = ("server", "create", "--flavor", "vgpu", "--image", "guest", "--nic", "none", "--wait")
+    made = cloud.json(*create, "pictured", cloud=user)
+    image = ("server", "image", "create", "--wait", "--name", "picture", "--property", "kept=yes", "pictured")
+    shown = cloud.json(*image, cloud=user)
+    assert (shown["status"], shown["disk_format"], shown["visibility"]) == ("active", "raw", "private")
+    properties = shown["properties"]
+    assert (properties["image_type"], properties["instance_uuid"], properties["kept"]) == (
+        "snapshot",
+        made["id"],
+        "yes",
+    )
+    users = cloud.sdk(user)
+    assert (shown["owner"], shown["min_disk"]) == (users.current_project_id, 1)
+
+    def backups() -> list[str]:
+        return [found.id for found in users.image.images(name="nightly")]
+
+    kept: list[list[str]] = []
+    for rotation in (2, 2, 2, 0):
+        backup = {"createBackup": {"name": "nightly", "backup_type": "daily", "rotation": rotation}}
+        users.compute.post(f"/servers/{made['id']}/action", json=backup)
+        patience.wait(lambda: users.compute.get_server(made["id"]).task_state is None)
+        patience.wait(lambda: len(backups()) == min(len(kept) + 1, rotation))  # noqa: B023 - called here and now
+        kept.append(backups())
+    assert kept[2][-1] == kept[1][0] != kept[0][0]
+
+    # Before 2.45 it is told where the image is, not which.
+    url = f"{cloud.url}/compute/v2.1/servers/{made['id']}/action"
+    headers = {"X-Auth-Token": users.session.get_token() or ""}
+    answer = requests.post(url, headers=headers, json={"createImage": {"name": "old"}}, timeout=patience.LIMIT_S)
+    assert answer.status_code == 202
+    assert "/v2/images/" in answer.headers["Location"]
+    patience.wait(lambda: [found.status for found in users.image.images(name="old")] == ["active"])
+    cloud.run("server", "delete", "--wait", "pictured", cloud=user)
+    for name in ("picture", "old"):
+        cloud.run("image", "delete", name, cloud=user)
+
+
 def test_a_user_keeps_key_pairs_and_gives_one_to_a_server(cloud: Cloud) -> None:
     user = "accelsched-demo"
     made = cloud.run("keypair", "create", "made", cloud=user)  # by the client, who imports the public half

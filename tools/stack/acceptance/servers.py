@@ -58,11 +58,15 @@ def images(run: Run) -> None:
                 assert run.domains.boots_of_disk(copy) == 2, "the copy has not what was on the disk"
         with run.command("server backup create"):
             backup = ("server", "backup", "create", "--wait", "--type", "daily", "--rotate", "1")
-            for _ in range(2):
-                run.client(*backup, "--name", "acceptance-backup", uuid, user=True)
-            kept = run.json("image", "list", "--name", "acceptance-backup", user=True)
-            assert [image["Status"] for image in kept] == ["active"], kept
-        for name in ("acceptance-snapshot", "acceptance-backup"):
+            for number in (1, 2):
+                run.client(*backup, "--name", f"acceptance-backup-{number}", uuid, user=True)
+            run.until(
+                lambda: not run.json("image", "list", "--name", "acceptance-backup-1", user=True),
+                "the older backup is gone",
+            )
+            (kept,) = run.json("image", "list", "--name", "acceptance-backup-2", user=True)
+            assert kept["Status"] == "active"
+        for name in ("acceptance-snapshot", "acceptance-backup-1", "acceptance-backup-2"):
             for image in run.json("image", "list", "--name", name, user=True):
                 run.client("image", "delete", image["ID"], user=True)
         with run.command("server shelve"):

@@ -16,6 +16,7 @@ from accelsched.agent.virt.libvirt.cpus import NOWHERE, Cpus
 
 NAMESPACE = "urn:accelsched:domain:1.0"
 PREFIX = "accelsched"
+DISK_TARGET = "vda"
 
 # Root ports beyond those that the devices of the domain take, for what is plugged in later.
 _SPARE_PORTS = 4
@@ -129,7 +130,7 @@ def _devices(domain: etree._Element, spec: DomainSpec) -> None:
     for index in range(1, _OWN_PORTS + len(hostdevs) + _SPARE_PORTS + 1):
         etree.SubElement(devices, "controller", type="pci", index=str(index), model="pcie-root-port")
     if spec.disk is not None:
-        disk = _disk(devices, spec.disk, file_format="qcow2", target="vda")
+        disk = _disk(devices, spec.disk, file_format="qcow2", target=DISK_TARGET)
         disk[0].set("discard", "unmap")
     if spec.config_drive is not None:
         # A disk, not a CD-ROM: kernels for clouds often have no driver for SATA. Guests find it by its label.

@@ -25,10 +25,10 @@ from accelsched.agent import files, numa
 from accelsched.agent.devices import base as devices
 from accelsched.agent.images import Image, ImageClient
 from accelsched.agent.virt import base, kvm
-from accelsched.agent.virt.libvirt import capabilities, configdrive, instance, storage
+from accelsched.agent.virt.libvirt import backup, capabilities, configdrive, instance, storage
 from accelsched.agent.virt.libvirt.connection import Connection
 from accelsched.agent.virt.libvirt.cpus import Cpus, GuestNode
-from accelsched.agent.virt.libvirt.domain import NAMESPACE, DirectBoot, DomainSpec, domain_xml
+from accelsched.agent.virt.libvirt.domain import DISK_TARGET, NAMESPACE, DirectBoot, DomainSpec, domain_xml
 from accelsched.conf import compute
 
 LOG = log.getLogger(__name__)
@@ -189,6 +189,24 @@ class LibvirtDriver(base.VirtDriver):
         """Have libvirt save the domain's memory and stop it; its next start restores it."""
         if self._power(server_uuid) is not base.Power.SUSPENDED:
             self._with_domain(server_uuid, lambda domain: domain.managedSave(0), "suspended")
+
+    def snapshot(self, server_uuid: str, progress: base.Progress) -> base.Snapshot:
+        """Copy the disk: by QEMU while it has it open, else by qemu-img."""
+        files_ = self._instance(server_uuid)
+        if not files_.disk.exists():
+            raise base.SnapshotError("the server has no disk")
+        if self._power(server_uuid) in (base.Power.RUNNING, base.Power.PAUSED):
+            try:
+                self._with_domain(
+                    server_uuid,
+                    lambda domain: backup.run(domain, DISK_TARGET, files_.snapshot, progress),
+                    "copied",
+                )
+            except base.PowerError as exc:
+                raise base.SnapshotError(str(exc)) from exc.__cause__
+        else:
+            storage.flatten(files_.disk, files_.snapshot, progress.check)
+        return base.Snapshot(files_.snapshot, "qcow2")
 
     def carried_out(self, server_uuid: str, order: base.CarriedOut) -> None:
         """Remember the order in the server's directory."""

@@ -5,6 +5,7 @@
 ======================  ========================================================================
 disk                    qcow2 overlay
 disk.config             config drive
+snapshot                copy of the disk, while it is made and uploaded
 console.log             serial console, written and bounded by virtlogd
 launched                boot id of the host when the domain was started last
 order                   the last order that was carried out, JSON
@@ -35,6 +36,7 @@ class Instance:
         self.directory = instances / server_uuid
         self.disk = self.directory / "disk"
         self.config_drive = self.directory / "disk.config"
+        self.snapshot = self.directory / "snapshot"
         self.console = self.directory / "console.log"
         self._launched = self.directory / "launched"
         self._order = self.directory / "order"

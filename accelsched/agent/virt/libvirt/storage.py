@@ -20,7 +20,7 @@ from oslo_utils.imageutils import format_inspector
 from accelsched import errors
 from accelsched.agent import files
 from accelsched.agent.images import Image, ImageClient
-from accelsched.agent.virt.base import BuildError
+from accelsched.agent.virt.base import BuildError, SnapshotError
 
 GIB = 1 << 30
 
@@ -31,6 +31,7 @@ _RAW = {"raw", "gpt", "iso"}
 # qemu-img looks at files whose contents are a stranger's: bounds on its time (CPU seconds) and memory (bytes).
 _QEMU_IMG = ("prlimit", "--cpu=30", f"--as={GIB}", "qemu-img")
 _QEMU_IMG_TIMEOUT_S = 120
+_LOOK_AGAIN_S = 0.5
 _PARTIAL = ".part"
 _IMAGE_ID = re.compile(r"[0-9a-fA-F-]{1,64}")
 
@@ -170,6 +171,32 @@ def create_disk(disk: Path, base: Path | None, base_format: str, size_gb: int) -
     _qemu_img("create", "-q", "-f", "qcow2", *backing, str(partial), str(size))
     partial.replace(disk)
     files.sync_directory(disk.parent)
+
+
+def flatten(disk: Path, target: Path, check: Callable[[], None]) -> None:
+    """Copy a disk that nothing writes to into one file that stands on no other.
+
+    :param check: called again and again; what it raises ends the copy
+    :raises SnapshotError: when it fails
+    """
+    command = ["qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", str(disk), str(target)]
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    except FileNotFoundError as exc:
+        raise SnapshotError("qemu-img is not installed on the host") from exc
+    with process:
+        try:
+            while True:
+                try:
+                    _, said = process.communicate(timeout=_LOOK_AGAIN_S)
+                    break
+                except subprocess.TimeoutExpired:
+                    check()
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        raise SnapshotError("the disk could not be copied") from errors.AccelschedError(said.strip())
 
 
 def _digest(image: Image) -> Any:
