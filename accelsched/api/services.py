@@ -11,8 +11,11 @@ from oslo_config import cfg
 
 from accelsched import policies, rpc
 from accelsched.db.engine import Database
-from accelsched.placement.claim_queue import ClaimQueue
+from accelsched.placement import claims, provider_changes
+from accelsched.placement.claims import Claim
 from accelsched.placement.fleet import Fleet
+from accelsched.placement.provider_changes import Change
+from accelsched.placement.write_queue import WriteQueue
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Services:
     conf: cfg.ConfigOpts
     db: Database
     fleet: Fleet
-    claims: ClaimQueue
+    claims: WriteQueue[Claim]
+    changes: WriteQueue[Change[Any]]
     scheduler: rpc.SchedulerClient
     agents: rpc.AgentClient
     enforcer: policies.Enforcer
@@ -37,7 +41,8 @@ class Services:
             conf=conf,
             db=db,
             fleet=fleet,
-            claims=ClaimQueue(db),
+            claims=WriteQueue(db, claims.replace_each),
+            changes=WriteQueue(db, provider_changes.apply_each),
             scheduler=rpc.SchedulerClient(transport),
             agents=rpc.AgentClient(transport),
             enforcer=policies.enforcer(conf),

@@ -17,7 +17,7 @@ import dataclasses
 import datetime
 import enum
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
@@ -77,6 +77,11 @@ class Claim:
 
     changes: Sequence[ConsumerAllocation]
     advance: bool = True
+
+    @property
+    def subjects(self) -> Collection[str]:
+        """The consumers."""
+        return {change.consumer_uuid for change in self.changes}
 
 
 def replace(session: Session, changes: Sequence[ConsumerAllocation], *, advance: bool = True) -> None:

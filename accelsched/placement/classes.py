@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import weakref
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, cast
 
 import os_resource_classes
@@ -67,9 +67,17 @@ def ids(session: Session, names: Iterable[str]) -> dict[str, int]:
     """
     wanted = set(names)
     found = known_ids(session, wanted)
-    if missing := wanted - found.keys():
-        raise errors.InvalidError(f"No such resource class {min(missing)}.")
+    require(found, wanted)
     return found
+
+
+def require(known: Mapping[str, int], names: Collection[str]) -> None:
+    """Refuse names of classes that do not exist.
+
+    :raises accelsched.errors.InvalidError: naming one
+    """
+    if missing := [name for name in names if name not in known]:
+        raise errors.InvalidError(f"No such resource class {min(missing)}.")
 
 
 # By engine. A standard class keeps its name and its id for good; custom ones come and go.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
@@ -21,6 +21,8 @@ from accelsched.db.base import table_of
 from accelsched.db.placement import Inventory, ResourceClass
 from accelsched.placement import capacity_rules, classes, providers
 from accelsched.placement.claims import capacity
+from accelsched.placement.provider_changes import Change, Finish
+from accelsched.placement.provider_rows import Draft, Needs, NewInventory, State
 from accelsched.placement.providers import LockedProvider
 
 MAX_UNIT = 0x7FFFFFFF
@@ -61,7 +63,6 @@ _FIELDS = (
 
 
 _inventories = table_of(Inventory)
-_USED = select(_inventories.c.class_id, _inventories.c.used).where(_inventories.c.provider_id == bindparam("of_id"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,39 +85,62 @@ def of_provider(session: Session, provider_id: int) -> dict[str, Stock]:
     return {row[0]: Stock(Amounts(*row[3:]), row[1], row[2]) for row in rows}
 
 
-def replace(
-    session: Session,
-    provider_uuid: str,
-    inventories: Mapping[str, Amounts],
-    *,
-    expected: int | None = None,
-    least_capacity: int | None = None,
-) -> tuple[LockedProvider, dict[str, Stock]]:
-    """Give a provider just these inventories.
+@dataclasses.dataclass(frozen=True)
+class Replacement(Change[tuple[LockedProvider, dict[str, Stock]]]):
+    """Just these inventories for a provider. Its result is the provider as it is then, and its inventories by class.
 
-    :param expected: the generation that the caller saw; None when it does not matter
-    :param least_capacity: refuse an inventory with less; None lets everything through
-    :returns: the provider as it is now, and its inventories by class
-    :raises accelsched.errors.NotFoundError: the provider does not exist
-    :raises accelsched.errors.ConcurrentUpdateError: its generation is another
-    :raises accelsched.errors.InvalidError: a class does not exist, or a capacity is too small
-    :raises InventoryInUseError: one that would go is in use
+    :ivar expected: the generation that the caller saw; None when it does not matter
+    :ivar least_capacity: refuse an inventory with less; None lets everything through
     """
-    provider = providers.lock(session, provider_uuid)
-    if expected is not None:
-        providers.check_generation(provider, expected)
-    _check_capacity(provider, inventories, least_capacity)
-    class_ids = classes.ids(session, inventories)
-    provider = providers.advance(session, provider)
-    used = dict(session.connection().execute(_USED, {"of_id": provider.id}).all())
-    _remove(session, provider, {id_: used[id_] for id_ in used.keys() - set(class_ids.values())})
-    wanted = {class_ids[name]: amounts for name, amounts in inventories.items()}
-    now = provider.updated_at
-    _insert(session, provider.id, {id_: amounts for id_, amounts in wanted.items() if id_ not in used}, now)
-    _update(session, provider.id, {id_: amounts for id_, amounts in wanted.items() if id_ in used}, now)
-    capacity_rules.settle(session, [provider.id])
-    in_order = sorted(inventories, key=class_ids.__getitem__)
-    return provider, {name: Stock(inventories[name], used.get(class_ids[name], 0), now) for name in in_order}
+
+    provider_uuid: str
+    inventories: Mapping[str, Amounts]
+    expected: int | None = None
+    least_capacity: int | None = None
+
+    @property
+    def subjects(self) -> Collection[str]:
+        """The provider."""
+        return (self.provider_uuid,)
+
+    def ask(self, needs: Needs) -> None:
+        """Find out what there is, and which classes there are."""
+        needs.providers.add(self.provider_uuid)
+        needs.stocked.add(self.provider_uuid)
+        needs.classes.update(self.inventories)
+
+    def decide(self, session: Session, state: State, draft: Draft) -> Finish[tuple[LockedProvider, dict[str, Stock]]]:
+        """Replace them.
+
+        :raises accelsched.errors.NotFoundError: the provider does not exist
+        :raises accelsched.errors.ConcurrentUpdateError: its generation is another
+        :raises accelsched.errors.InvalidError: a class does not exist, or a capacity is too small
+        :raises InventoryInUseError: one that would go is in use
+        """
+        provider = providers.locked(state, self.provider_uuid, self.expected)
+        _check_capacity(provider, self.inventories, self.least_capacity)
+        classes.require(state.classes, self.inventories)
+        used = state.used.get(provider.id, {})
+        class_ids = {state.classes[name]: name for name in self.inventories}
+        gone = [class_id for class_id in used if class_id not in class_ids]
+        _check_unused(session, provider, {class_id: used[class_id] for class_id in gone})
+        draft.advanced.append(provider.id)
+        draft.sold += [(provider.id, class_id) for class_id in gone]
+        for class_id, name in class_ids.items():
+            kind = draft.restocked if class_id in used else draft.stocked
+            kind.append(NewInventory(provider.id, class_id, *dataclasses.astuple(self.inventories[name])))
+        now = dataclasses.replace(provider, generation=provider.generation + 1, updated_at=draft.now)
+        stocks = {
+            class_ids[id_]: Stock(self.inventories[class_ids[id_]], used.get(id_, 0), draft.now)
+            for id_ in sorted(class_ids)
+        }
+        return lambda _ids: (now, stocks)
+
+    def settle(self, session: Session, state: State) -> None:
+        """Work out the new inventories' ceilings, where a rule is about them."""
+        provider = state.providers[self.provider_uuid]
+        if provider.id in state.ruled:
+            capacity_rules.settle(session, [provider.id])
 
 
 def add(
@@ -178,7 +202,9 @@ def remove(session: Session, provider_uuid: str, name: str) -> None:
     used = _used(session, provider.id, class_id)
     if used is None:
         raise errors.NotFoundError(f"No inventory of class {name} found for delete")
-    _remove(session, providers.advance(session, provider), {class_id: used})
+    _check_unused(session, provider, {class_id: used})
+    providers.advance(session, provider)
+    session.execute(delete(Inventory).where(Inventory.provider_id == provider.id, Inventory.class_id == class_id))
 
 
 def _check_capacity(provider: LockedProvider, inventories: Mapping[str, Amounts], least: int | None) -> None:
@@ -203,14 +229,12 @@ def _used(session: Session, provider_id: int, class_id: int) -> int | None:
     )
 
 
-def _remove(session: Session, provider: LockedProvider, used: Mapping[int, int]) -> None:
+def _check_unused(session: Session, provider: LockedProvider, used: Mapping[int, int]) -> None:
     if busy := [class_id for class_id, amount in used.items() if amount]:
         names: Iterable[str] = classes.names(session, busy).values()
         raise InventoryInUseError(
             f"Inventory for '{', '.join(sorted(names))}' on resource provider '{provider.uuid}' in use."
         )
-    if used:
-        session.execute(delete(Inventory).where(Inventory.provider_id == provider.id, Inventory.class_id.in_(used)))
 
 
 def _insert(session: Session, provider_id: int, wanted: Mapping[int, Amounts], now: datetime.datetime) -> None:

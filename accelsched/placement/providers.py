@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-from typing import Any, TypeVar, cast
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
 
 from oslo_db import exception as db_exception
-from sqlalchemy import CursorResult, bindparam, delete, insert, or_, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
 from accelsched import errors
@@ -24,6 +24,28 @@ from accelsched.db.placement import (
     ProviderTrait,
     ResourceProvider,
 )
+from accelsched.placement.provider_changes import Change, Finish
+from accelsched.placement.provider_rows import Draft, LockedProvider, Needs, NewProvider, Provider, State
+
+__all__ = [
+    "NAME_MAX",
+    "Creation",
+    "DuplicateProviderError",
+    "HasChildrenError",
+    "LockedProvider",
+    "Provider",
+    "ProviderInUseError",
+    "ProviderNotFoundError",
+    "advance",
+    "check_generation",
+    "get",
+    "lock",
+    "lock_tree",
+    "locked",
+    "remove",
+    "rename",
+    "set_parent",
+]
 
 NAME_MAX = 200
 
@@ -45,26 +67,6 @@ class ProviderInUseError(errors.InUseError):
 
 class DuplicateProviderError(errors.DuplicateNameError):
     """There is a provider of this name or uuid."""
-
-
-@dataclasses.dataclass(frozen=True)
-class LockedProvider:
-    """What a writer of a resource provider has to know of it."""
-
-    id: int
-    uuid: str
-    generation: int
-    updated_at: datetime.datetime
-
-
-@dataclasses.dataclass(frozen=True)
-class Provider(LockedProvider):
-    """A resource provider and its place in its tree."""
-
-    name: str
-    root_id: int
-    root_uuid: str
-    parent_uuid: str | None
 
 
 P = TypeVar("P", bound=LockedProvider)
@@ -94,10 +96,7 @@ _ADVANCE = (
     .where(_providers.c.id == bindparam("of_id"), _providers.c.generation == bindparam("seen"))
     .values(generation=_providers.c.generation + 1, updated_at=bindparam("now"))
 )
-_TAKEN = select(_providers.c.uuid).where(
-    or_(_providers.c.uuid == bindparam("new_uuid"), _providers.c.name == bindparam("new_name"))
-)
-_ROOT_OF_ITSELF = update(_providers).where(_providers.c.id == bindparam("of_id")).values(root_id=bindparam("of_id"))
+_NO_PARENT = "parent provider UUID does not exist."
 
 
 def get(session: Session, uuid: str) -> Provider:
@@ -135,6 +134,21 @@ def lock_tree(session: Session, uuid: str) -> Provider:
             return provider
 
 
+def locked(state: State, uuid: str, expected: int | None) -> LockedProvider:
+    """Return a provider that a change is about.
+
+    :param expected: the generation that the caller saw; None when it does not matter
+    :raises ProviderNotFoundError: when there is none of this uuid
+    :raises accelsched.errors.ConcurrentUpdateError: when its generation is another
+    """
+    provider = state.providers.get(uuid)
+    if provider is None:
+        raise ProviderNotFoundError(uuid)
+    if expected is not None:
+        check_generation(provider, expected)
+    return provider
+
+
 def check_generation(provider: LockedProvider, expected: int) -> None:
     """Refuse to write on top of a state that the caller has not seen.
 
@@ -162,43 +176,52 @@ def advance(session: Session, provider: P) -> P:
     return dataclasses.replace(provider, generation=provider.generation + 1, updated_at=now)
 
 
-def create(session: Session, *, uuid: str, name: str, parent_uuid: str | None = None) -> Provider:
-    """Add a provider: a root, or a child of ``parent_uuid``.
+@dataclasses.dataclass(frozen=True)
+class Creation(Change[Provider]):
+    """A new provider: a root, or a child of ``parent_uuid``."""
 
-    :raises accelsched.errors.InvalidError: the name is empty, or the parent does not exist
-    :raises DuplicateProviderError: the name or the uuid is taken
-    """
-    _check_name(name)
-    if parent_uuid == uuid:
-        raise errors.InvalidError("a resource provider cannot be its own parent")
-    parent = None if parent_uuid is None else _lock_parent(session, parent_uuid)
-    connection = session.connection()
-    taken = connection.execute(_TAKEN, {"new_uuid": uuid, "new_name": name}).scalars().first()
-    if taken is not None:
-        what = f"uuid: {uuid}" if taken == uuid else f"name: {name}"
-        raise DuplicateProviderError(f"Conflicting resource provider {what} already exists.")
-    now = utcnow()
-    try:
-        result = connection.execute(
-            insert(_providers),
-            {
-                "uuid": uuid,
-                "name": name,
-                "generation": 0,
-                "parent_id": None if parent is None else parent.id,
-                "root_id": None if parent is None else parent.root_id,
-                "created_at": now,
-                "updated_at": now,
-            },
-        )
-    except db_exception.DBDuplicateEntry as exc:
-        raise DuplicateProviderError(f"Conflicting resource provider {name} or {uuid} already exists.") from exc
-    id_ = int(cast("CursorResult[Any]", result).inserted_primary_key[0])  # type: ignore[index]
-    feed.touch(session, [id_])
-    if parent is None:
-        connection.execute(_ROOT_OF_ITSELF, {"of_id": id_})
-        return Provider(id_, uuid, 0, now, name, id_, uuid, None)
-    return Provider(id_, uuid, 0, now, name, parent.root_id, parent.root_uuid, parent.uuid)
+    uuid: str
+    name: str
+    parent_uuid: str | None = None
+
+    @property
+    def subjects(self) -> Collection[str]:
+        """Its uuid, its parent's, its name as any database compares it."""
+        return {self.uuid, self.parent_uuid or self.uuid, f"name {self.name.rstrip(' ')}"}
+
+    def ask(self, needs: Needs) -> None:
+        """Find out what is there of this uuid or name, and where the parent stands."""
+        needs.new[self.uuid] = self.name
+        if self.parent_uuid is not None:
+            needs.parents.add(self.parent_uuid)
+
+    def decide(self, _session: Session, state: State, draft: Draft) -> Finish[Provider]:
+        """Create it.
+
+        :raises accelsched.errors.InvalidError: the name is empty, or the parent does not exist
+        :raises DuplicateProviderError: the name or the uuid is taken
+        """
+        if not self.name:
+            raise errors.InvalidError("a resource provider's name is required")
+        if self.parent_uuid == self.uuid:
+            raise errors.InvalidError("a resource provider cannot be its own parent")
+        parent = None
+        if self.parent_uuid is not None:
+            parent = state.known.get(self.parent_uuid)
+            if parent is None:
+                raise errors.InvalidError(_NO_PARENT)
+        if self.uuid in state.known or self.name in state.taken:
+            what = f"uuid: {self.uuid}" if self.uuid in state.known else f"name: {self.name}"
+            raise DuplicateProviderError(f"Conflicting resource provider {what} already exists.")
+        place = (None, None) if parent is None else (parent.id, parent.root_id)
+        draft.created.append(NewProvider(self.uuid, self.name, *place))
+
+        def finish(ids: Mapping[str, int]) -> Provider:
+            id_ = ids[self.uuid]
+            root = (id_, self.uuid) if parent is None else (parent.root_id, parent.root_uuid)
+            return Provider(id_, self.uuid, 0, draft.now, self.name, *root, self.parent_uuid)
+
+        return finish
 
 
 def rename(session: Session, uuid: str, name: str) -> Provider:
@@ -296,16 +319,11 @@ def remove(session: Session, uuid: str) -> None:
     feed.touch(session, [provider.id])
 
 
-def _check_name(name: str) -> None:
-    if not name:
-        raise errors.InvalidError("a resource provider's name is required")
-
-
 def _lock_parent(session: Session, parent_uuid: str) -> Provider:
     try:
         return lock_tree(session, parent_uuid)
     except ProviderNotFoundError as exc:
-        raise errors.InvalidError("parent provider UUID does not exist.") from exc
+        raise errors.InvalidError(_NO_PARENT) from exc
 
 
 def _subtree(session: Session, provider_id: int) -> list[int]:

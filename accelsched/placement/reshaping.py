@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy.orm import Session
 
-from accelsched.placement import claims, inventories, providers
+from accelsched.placement import claims, inventories, provider_changes, providers
 from accelsched.placement.claims import ConsumerAllocation
 from accelsched.placement.inventories import Amounts
 
@@ -47,7 +47,8 @@ def reshape(session: Session, wanted: Mapping[str, Replacement], changes: Sequen
             continue
         provider = providers.get(session, uuid)
         before = {name: stock.amounts for name, stock in inventories.of_provider(session, provider.id).items()}
-        inventories.replace(session, uuid, {**before, **replacement.inventories})
+        merged = {**before, **replacement.inventories}
+        provider_changes.apply(session, inventories.Replacement(uuid, merged))
     claims.replace(session, changes)
     for uuid, replacement in wanted.items():
-        inventories.replace(session, uuid, replacement.inventories)
+        provider_changes.apply(session, inventories.Replacement(uuid, replacement.inventories))

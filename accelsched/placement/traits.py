@@ -6,19 +6,20 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any, cast
 
 import os_traits
 from oslo_db import exception as db_exception
-from sqlalchemy import CursorResult, bindparam, delete, exists, insert, select
+from sqlalchemy import CursorResult, delete, exists, insert, select
 from sqlalchemy.orm import Session
 
 from accelsched import errors
-from accelsched.db.base import table_of, utcnow
+from accelsched.db.base import utcnow
 from accelsched.db.placement import ProviderTrait, Trait
 from accelsched.placement import providers
-from accelsched.placement.providers import LockedProvider
+from accelsched.placement.provider_changes import Change, Finish
+from accelsched.placement.provider_rows import Draft, LockedProvider, Needs, State
 
 
 class TraitNotFoundError(errors.NotFoundError):
@@ -38,14 +39,6 @@ class NamedTrait:
 
 
 _COLUMNS = (Trait.id, Trait.name, Trait.updated_at)
-_traits = table_of(Trait)
-_provider_traits = table_of(ProviderTrait)
-_NAMED = (
-    select(_traits.c.id, _traits.c.name, _traits.c.updated_at)
-    .where(_traits.c.name.in_(bindparam("names", expanding=True)))
-    .order_by(_traits.c.name)
-)
-_HAD = select(_provider_traits.c.trait_id).where(_provider_traits.c.provider_id == bindparam("of_id"))
 
 
 def find(
@@ -82,17 +75,14 @@ def get(session: Session, name: str) -> NamedTrait:
     return NamedTrait(*row)
 
 
-def named(session: Session, names: Iterable[str]) -> list[NamedTrait]:
+def named(session: Session, names: Collection[str]) -> list[NamedTrait]:
     """Return the traits of these names, by name.
 
     :raises accelsched.errors.InvalidError: when one does not exist
     """
-    wanted = set(names)
-    if not wanted:
-        return []
-    found = [NamedTrait(*row) for row in session.connection().execute(_NAMED, {"names": list(wanted)})]
-    if missing := wanted - {trait.name for trait in found}:
-        raise errors.InvalidError(f"No such trait(s): {', '.join(sorted(missing))}.")
+    found = find(session, names=names)
+    if missing := set(names) - {trait.name for trait in found}:
+        raise _unknown(missing)
     return found
 
 
@@ -143,35 +133,54 @@ def of_provider(session: Session, provider_id: int) -> list[NamedTrait]:
     return [NamedTrait(*row) for row in rows]
 
 
-def replace(
-    session: Session, provider_uuid: str, names: Collection[str], *, expected: int | None = None
-) -> tuple[LockedProvider, list[NamedTrait]]:
-    """Give a provider just these traits. Its generation grows when that changes anything.
+@dataclasses.dataclass(frozen=True)
+class Replacement(Change[tuple[LockedProvider, list[NamedTrait]]]):
+    """Just these traits for a provider. Its generation grows when that changes anything.
 
-    :param expected: the generation that the caller saw; None when it does not matter
-    :returns: the provider as it is now, and its traits
-    :raises accelsched.errors.NotFoundError: the provider does not exist
-    :raises accelsched.errors.ConcurrentUpdateError: its generation is another
-    :raises accelsched.errors.InvalidError: a trait does not exist
+    Its result is the provider as it is then, and its traits by name.
+
+    :ivar expected: the generation that the caller saw; None when it does not matter
     """
-    provider = providers.lock(session, provider_uuid)
-    if expected is not None:
-        providers.check_generation(provider, expected)
-    found = named(session, names)
-    wanted = {trait.id for trait in found}
-    connection = session.connection()
-    had = set(connection.execute(_HAD, {"of_id": provider.id}).scalars())
-    if wanted == had:
-        return provider, found
-    provider = providers.advance(session, provider)
-    if gone := had - wanted:
-        connection.execute(
-            delete(_provider_traits).where(
-                _provider_traits.c.provider_id == provider.id, _provider_traits.c.trait_id.in_(gone)
-            )
-        )
-    if new := wanted - had:
-        connection.execute(
-            insert(_provider_traits), [{"provider_id": provider.id, "trait_id": trait_id} for trait_id in sorted(new)]
-        )
-    return provider, found
+
+    provider_uuid: str
+    names: Collection[str]
+    expected: int | None = None
+
+    @property
+    def subjects(self) -> Collection[str]:
+        """The provider."""
+        return (self.provider_uuid,)
+
+    def ask(self, needs: Needs) -> None:
+        """Find out what it has, and which traits there are."""
+        needs.providers.add(self.provider_uuid)
+        needs.marked.add(self.provider_uuid)
+        needs.traits.update(self.names)
+
+    def decide(self, _session: Session, state: State, draft: Draft) -> Finish[tuple[LockedProvider, list[NamedTrait]]]:
+        """Replace them.
+
+        :raises accelsched.errors.NotFoundError: the provider does not exist
+        :raises accelsched.errors.ConcurrentUpdateError: its generation is another
+        :raises accelsched.errors.InvalidError: a trait does not exist
+        """
+        provider = providers.locked(state, self.provider_uuid, self.expected)
+        names = set(self.names)
+        if missing := names - state.traits.keys():
+            raise _unknown(missing)
+        found = [
+            NamedTrait(id_, name, updated_at) for name in sorted(names) for id_, updated_at in (state.traits[name],)
+        ]
+        wanted = {trait.id for trait in found}
+        had = state.had.get(provider.id, set())
+        if wanted == had:
+            return lambda _ids: (provider, found)
+        draft.advanced.append(provider.id)
+        draft.marked += [(provider.id, trait_id) for trait_id in sorted(wanted - had)]
+        draft.unmarked += [(provider.id, trait_id) for trait_id in had - wanted]
+        now = dataclasses.replace(provider, generation=provider.generation + 1, updated_at=draft.now)
+        return lambda _ids: (now, found)
+
+
+def _unknown(names: Collection[str]) -> errors.InvalidError:
+    return errors.InvalidError(f"No such trait(s): {', '.join(sorted(names))}.")

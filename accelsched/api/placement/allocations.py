@@ -13,7 +13,7 @@ from accelsched.api.placement import handler, microversion
 from accelsched.api.placement.handler import minor_of, serves
 from accelsched.placement import allocations, consumers, providers
 from accelsched.placement.allocations import ConsumerHoldings
-from accelsched.placement.claims import ANY_GENERATION, AnyGeneration, ConsumerAllocation
+from accelsched.placement.claims import ANY_GENERATION, AnyGeneration, Claim, ConsumerAllocation
 from accelsched.policies import placement as rules
 
 
@@ -26,7 +26,7 @@ class Allocations(handler.Resource):
         minor = minor_of(req)
         body = handler.body_of(req, microversion.pick(schemas.POST, minor))
         changes = [change_of(consumer_uuid, wanted, minor) for consumer_uuid, wanted in body.items()]
-        self.services.claims.replace(changes)
+        self.services.claims.write(Claim(changes))
         handler.send(req, resp, status=204, cached=False)
 
 
@@ -46,7 +46,7 @@ class ConsumerAllocations(handler.Resource):
         minor = minor_of(req)
         uuid = handler.canonical_uuid(consumer_uuid)
         body = handler.body_of(req, microversion.pick(schemas.PUT, minor))
-        self.services.claims.replace([change_of(uuid, body, minor)])
+        self.services.claims.write(Claim([change_of(uuid, body, minor)]))
         handler.send(req, resp, status=204, cached=False)
 
     @serves(rules.ALLOCATIONS + "delete")

@@ -109,22 +109,15 @@ class Inventories(handler.Resource):
         """Give a provider just these inventories."""
         body = handler.body_of(req, _REPLACEMENT, first=lambda: self.check_provider(uuid))
         wanted = {name: amounts_of(record) for name, record in body["inventories"].items()}
-
-        provider, stocks = self.services.db.transact(
-            lambda session: inventories.replace(
-                session,
-                uuid,
-                wanted,
-                expected=body["resource_provider_generation"],
-                least_capacity=_least_capacity(req),
-            )
-        )
+        expected = body["resource_provider_generation"]
+        replacement = inventories.Replacement(uuid, wanted, expected, _least_capacity(req))
+        provider, stocks = self.services.changes.write(replacement)
         self._send(req, resp, provider, stocks)
 
     @serves(rules.INVENTORIES + "delete", since=_DELETE_ALL, otherwise=405)
     def on_delete(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
         """Take every inventory from a provider."""
-        self.services.db.transact(lambda session: inventories.replace(session, uuid, {}))
+        self.services.changes.write(inventories.Replacement(uuid, {}))
         handler.send(req, resp, status=204, cached=False)
 
     @staticmethod

@@ -105,11 +105,8 @@ class Providers(handler.Resource):
         minor = minor_of(req)
         body = handler.body_of(req, microversion.pick(_POST, minor))
         uuid = handler.canonical_uuid(body["uuid"]) if "uuid" in body else str(uuidlib.uuid4())
-        provider = self.services.db.transact(
-            lambda session: providers.create(
-                session, uuid=uuid, name=body["name"], parent_uuid=body.get("parent_provider_uuid")
-            )
-        )
+        creation = providers.Creation(uuid, body["name"], body.get("parent_provider_uuid"))
+        provider: Provider = self.services.changes.write(creation)
         location = f"/resource_providers/{uuid}"
         if minor >= _BODY_ON_CREATE:
             handler.send(req, resp, render(req, provider), modified=provider.updated_at, location=location)

@@ -129,16 +129,15 @@ class ProviderTraits(handler.Resource):
     def on_put(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
         """Give a provider just these traits."""
         body = handler.body_of(req, _SET)
-        provider, found = self.services.db.transact(
-            lambda session: traits.replace(session, uuid, body["traits"], expected=body["resource_provider_generation"])
-        )
+        replacement = traits.Replacement(uuid, body["traits"], body["resource_provider_generation"])
+        provider, found = self.services.changes.write(replacement)
         shown = {**_render(found), "resource_provider_generation": provider.generation}
         handler.send(req, resp, shown, modified=_newest(found))
 
     @serves(rules.PROVIDER_TRAITS + "delete", since=_SINCE)
     def on_delete(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
         """Take every trait from a provider."""
-        self.services.db.transact(lambda session: traits.replace(session, uuid, []))
+        self.services.changes.write(traits.Replacement(uuid, []))
         handler.send(req, resp, status=204, cached=False)
 
 

@@ -26,6 +26,7 @@ from accelsched.placement import (
     classes,
     inventories,
     partitioning,
+    provider_changes,
     providers,
     search,
     trees,
@@ -57,8 +58,9 @@ def new_gpu(database: Database, rule: Rule | None = None, total: int = 7) -> str
         for name in (A, B, C):
             if name not in {known.name for known in classes.find_all(session)}:
                 classes.create(session, name)
-        provider = providers.create(session, uuid=gpu, name=gpu)
-        inventories.replace(session, gpu, {name: Amounts(total) for name in (A, B, C)})
+        provider = provider_changes.apply(session, providers.Creation(gpu, gpu))
+        stocked = inventories.Replacement(gpu, {name: Amounts(total) for name in (A, B, C)})
+        provider_changes.apply(session, stocked)
         if rule is not None:
             capacity_rules.put(session, gpu, rule, expected=provider.generation + 1)
 

@@ -15,10 +15,21 @@ from sqlalchemy.orm import Session
 
 from accelsched import errors
 from accelsched.db.engine import Database
-from accelsched.placement import aggregates, allocations, claims, classes, inventories, providers, traits, usages
+from accelsched.placement import (
+    aggregates,
+    allocations,
+    claims,
+    classes,
+    inventories,
+    provider_changes,
+    providers,
+    traits,
+    usages,
+)
 from accelsched.placement.claims import ConsumerAllocation
 from accelsched.placement.fleet import Fleet
 from accelsched.placement.inventories import Amounts
+from accelsched.placement.provider_changes import Change
 
 T = TypeVar("T")
 
@@ -50,8 +61,12 @@ def _kinds(results: Sequence[Any]) -> Counter[type]:
     return Counter(type(result) for result in results)
 
 
+def _change(database: Database, change: Change[Any]) -> None:
+    database.transact(lambda session: provider_changes.apply(session, change))
+
+
 def _provider(database: Database, uuid: str, parent: str | None = None) -> None:
-    database.transact(lambda session: providers.create(session, uuid=uuid, name=uuid, parent_uuid=parent))
+    _change(database, providers.Creation(uuid, uuid, parent))
 
 
 def _consumer(number: int) -> str:
@@ -123,7 +138,7 @@ def test_of_writers_who_saw_the_same_generation_one_wins(database: Database) -> 
         database.transact(lambda session, name=name: traits.ensure(session, name))
 
     def write(name: str) -> Callable[[Session], Any]:
-        return lambda session: traits.replace(session, A, [name], expected=0)
+        return lambda session: provider_changes.apply(session, traits.Replacement(A, [name], expected=0))
 
     results = _together(database, [write(name) for name in names])
     assert _kinds(results)[errors.ConcurrentUpdateError] == 5
@@ -136,7 +151,7 @@ def test_of_writers_who_saw_the_same_generation_one_wins(database: Database) -> 
 def test_a_claim_and_the_removal_of_its_inventory_never_both_succeed(database: Database) -> None:
     _provider(database, A)
     for number in range(10):
-        database.transact(lambda session: inventories.replace(session, A, {"VGPU": Amounts(1)}))
+        _change(database, inventories.Replacement(A, {"VGPU": Amounts(1)}))
         change = ConsumerAllocation(_consumer(number), "p", "u", {A: {"VGPU": 1}})
         results = _together(
             database,
@@ -184,7 +199,7 @@ def test_a_child_made_while_its_tree_moves_is_in_the_tree_that_came_of_it(databa
             database,
             [
                 lambda session: providers.set_parent(session, A, B, may_leave=True),
-                lambda session, child=child: providers.create(session, uuid=child, name=child, parent_uuid=A),
+                lambda session, child=child: provider_changes.apply(session, providers.Creation(child, child, A)),
             ],
         )
         with database.reading() as session:
@@ -208,7 +223,10 @@ def test_names_that_come_into_being_twice_at_once_are_there_once(database: Datab
     assert _kinds(created) == {type(None): 1, errors.DuplicateNameError: 5}
     same = _together(
         database,
-        [lambda session, n=n: providers.create(session, uuid=_consumer(n), name="same") for n in range(6)],
+        [
+            lambda session, n=n: provider_changes.apply(session, providers.Creation(_consumer(n), "same"))
+            for n in range(6)
+        ],
     )
     assert _kinds(same)[providers.DuplicateProviderError] == 5
 
@@ -221,7 +239,7 @@ def test_the_picture_has_every_kind_of_change(database: Database) -> None:
     with fleet.reading():
         pass
     database.transact(lambda session: inventories.add(session, B, "VGPU", Amounts(3)))
-    database.transact(lambda session: traits.replace(session, B, ["CUSTOM_T"]))
+    _change(database, traits.Replacement(B, ["CUSTOM_T"]))
     database.transact(lambda session: aggregates.replace(session, A, AGGREGATES[:1]))
     database.transact(lambda session: providers.rename(session, B, "new name"))
     with fleet.reading() as picture:

@@ -40,7 +40,7 @@ from stack import http
 
 from accelsched.db import feed, migrations
 from accelsched.db.engine import Database
-from accelsched.placement import providers
+from accelsched.placement import provider_changes, providers
 
 _PROCESSES = 4
 _SECONDS = float(os.environ.get("ACCELSCHED_TEST_HAMMER_S", "10"))
@@ -265,7 +265,7 @@ def test_a_transaction_that_is_held_open_is_lost_to_no_process(deployment: Deplo
     late = str(uuid.uuid4())
 
     def slowly(session: Session) -> None:
-        providers.create(session, uuid=late, name=late, parent_uuid=None)
+        provider_changes.apply(session, providers.Creation(late, late))
         if has_number:
             feed.flush(session)
         is_held.set()

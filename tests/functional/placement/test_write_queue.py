@@ -1,6 +1,6 @@
 # Copyright accelsched contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Claims that share a transaction: each has its own answer, and nobody's failure is another's."""
+"""Writes that share a transaction: each has its own answer, and nobody's failure is another's."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from accelsched import errors
 from accelsched.db import feed, migrations
 from accelsched.db.engine import Database
 from accelsched.db.placement import Consumer
-from accelsched.placement import allocations, claim_queue, claims, inventories, providers, usages
-from accelsched.placement.claim_queue import ClaimQueue
+from accelsched.placement import allocations, claims, inventories, provider_changes, providers, usages, write_queue
 from accelsched.placement.claims import Claim, ConsumerAllocation
 from accelsched.placement.inventories import Amounts
+from accelsched.placement.write_queue import WriteQueue
 
 A, B, MISSING = (f"aaaaaaaa-0000-4000-8000-00000000000{n}" for n in "abc")
 
@@ -34,7 +34,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
         made = Database(url)
         migrations.upgrade(made)
         for uuid in (A, B):
-            made.transact(lambda session, uuid=uuid: providers.create(session, uuid=uuid, name=uuid))
+            made.transact(lambda session, uuid=uuid: provider_changes.apply(session, providers.Creation(uuid, uuid)))
             made.transact(lambda session, uuid=uuid: inventories.add(session, uuid, "VGPU", Amounts(3)))
         yield made
         made.dispose()
@@ -112,30 +112,28 @@ def _at_once(writes: list[Callable[[], None]]) -> Counter[type]:
 
 
 def test_of_many_at_once_each_gets_its_own_answer(database: Database) -> None:
-    queues = [ClaimQueue(database), ClaimQueue(database)]
+    queues = [WriteQueue(database, claims.replace_each), WriteQueue(database, claims.replace_each)]
     some = [_claim(number, A if number % 2 else B) for number in range(16)]
     same = [_claim(99, generation=None, amount=9) for _ in range(4)]
-    writes = [lambda n=n, it=it: queues[n % 2].replace([it]) for n, it in enumerate([*some, *same])]
+    writes = [lambda n=n, it=it: queues[n % 2].write(Claim([it])) for n, it in enumerate([*some, *same])]
     assert _at_once(writes) == {type(None): 6, errors.CapacityExceededError: 14}
     assert _used(database) == [{"VGPU": 3}, {"VGPU": 3}]
 
 
 def test_a_new_consumer_that_two_processes_claim_for_is_one_ones(database: Database) -> None:
-    queues = [ClaimQueue(database) for _ in range(4)]
+    queues = [WriteQueue(database, claims.replace_each) for _ in range(4)]
     for number in range(5):
         claim, away = _claim(number, generation=None), _claim(number, amount=0, generation=1)
-        results = _at_once([lambda queue=queue, it=claim: queue.replace([it]) for queue in queues])
+        results = _at_once([lambda queue=queue, it=claim: queue.write(Claim([it])) for queue in queues])
         assert results == {type(None): 1, errors.ConcurrentUpdateError: 3}
-        queues[0].replace([away])
+        queues[0].write(Claim([away]))
 
 
 def test_those_that_wait_share_a_transaction_and_one_that_breaks_it_is_alone(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: Database,
 ) -> None:
-    queue = ClaimQueue(database)
     entered, go_on = threading.Event(), threading.Event()
     sizes: list[int] = []
-    decide = claims.replace_each
 
     def slowly(session: Session, some: Any) -> Any:
         sizes.append(len(some))
@@ -143,14 +141,14 @@ def test_those_that_wait_share_a_transaction_and_one_that_breaks_it_is_alone(
         go_on.wait(30)
         if any(change.consumer_uuid == _claim(3).consumer_uuid for claim in some for change in claim.changes):
             raise ValueError("a claim that no database takes")
-        return decide(session, some)
+        return claims.replace_each(session, some)
 
-    monkeypatch.setattr(claims, "replace_each", slowly)
+    queue = WriteQueue(database, slowly)
     results: dict[int, Exception | None] = {}
 
     def run(number: int) -> None:
         try:
-            queue.replace([_claim(number, A if number < 3 else B)])
+            queue.write(Claim([_claim(number, A if number < 3 else B)]))
             results[number] = None
         except Exception as exc:
             results[number] = exc
@@ -173,22 +171,20 @@ def test_those_that_wait_share_a_transaction_and_one_that_breaks_it_is_alone(
 
 
 def test_those_that_were_there_a_moment_ago_are_waited_for(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim_queue, "_GATHERED_S", 60.0)
-    queue = ClaimQueue(database)
+    monkeypatch.setattr(write_queue, "_GATHERED_S", 60.0)
     entered, go_on = threading.Event(), threading.Event()
     sizes: list[int] = []
-    decide = claims.replace_each
 
     def slowly(session: Session, some: Any) -> Any:
         sizes.append(len(some))
         entered.set()
         go_on.wait(30)
-        return decide(session, some)
+        return claims.replace_each(session, some)
 
-    monkeypatch.setattr(claims, "replace_each", slowly)
+    queue = WriteQueue(database, slowly)
 
     def start(number: int) -> threading.Thread:
-        thread = threading.Thread(target=queue.replace, args=([_claim(number, A if number < 3 else B)],))
+        thread = threading.Thread(target=queue.write, args=(Claim([_claim(number, A if number < 3 else B)]),))
         thread.start()
         return thread
 
@@ -217,10 +213,10 @@ def test_nobody_is_told_of_success_when_the_commits_fate_is_unknown(
         attempts.append(1)
         raise db_exception.DBConnectionError
 
-    queue = ClaimQueue(database)
+    queue = WriteQueue(database, claims.replace_each)
     monkeypatch.setattr(database, "transact", lost)
     with pytest.raises(db_exception.DBConnectionError):
-        queue.replace([_claim(1)])
+        queue.write(Claim([_claim(1)]))
     assert attempts == [1], "it may have been committed: it must not be repeated"
 
 
