@@ -79,7 +79,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, default=Effort.timeout_s, help="seconds for one answer")
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help="bursts of PUTs, each server")
     parser.add_argument("--burst", type=float, default=Effort.burst_s, help="seconds of a burst")
-    parser.add_argument("--clients", type=int, default=Effort.clients, help="clients that PUT at the same time")
+    parser.add_argument("--clients", type=int, default=Effort.clients, help="clients that PUT or load at once")
     parser.add_argument("--load-hosts", type=int, default=Effort.load_hosts, help="hosts loaded over HTTP")
     return parser.parse_args(argv)
 

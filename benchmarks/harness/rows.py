@@ -22,7 +22,6 @@ from harness.servers import Server, Shape
 
 _ROOT = "resources=VCPU:4,MEMORY_MB:8192"
 _ISOLATED = "&".join(f"resources{number}=PGPU:1" for number in range(1, 9)) + "&group_policy=isolate"
-_LOAD_CLIENTS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,21 +146,18 @@ def _figure_of_bursts(bursts: Sequence[client.Burst], cpu_seconds: float) -> Fig
 def load(servers: Sequence[Server], hosts: int, effort: Effort) -> Row:
     """Measure the load of further hosts over HTTP: for each provider POST, PUT inventories, PUT traits.
 
-    Four clients, each a host at a time; in turn a quarter of the hosts to each server. The rate is of providers.
+    Many clients, each a host at a time; in turn a quarter of the hosts to each server. The rate is of providers.
     """
-    row = Row("load", f"load over HTTP, {_LOAD_CLIENTS} clients, providers", target_ratio=5)
-    quarter = max(_LOAD_CLIENTS, effort.load_hosts // 4)
+    row = Row("load", f"load over HTTP, {effort.clients} clients, providers", target_ratio=5)
+    quarter = max(effort.clients, effort.load_hosts // 4)
     bursts: dict[str, list[client.Burst]] = {server.name: [] for server in servers}
     cpu = dict.fromkeys(bursts, 0.0)
     for turn in range(4):
         for server in servers:
             first = hosts + turn * quarter
-            lanes = [
-                itertools.chain.from_iterable(
-                    _requests_of(server, number) for number in range(first + lane, first + quarter, _LOAD_CLIENTS)
-                )
-                for lane in range(_LOAD_CLIENTS)
-            ]
+            # Whoever has loaded a host takes the next one: nobody is left alone with the last few.
+            numbers = iter(range(first, first + quarter))
+            lanes = [_load(server, numbers) for _ in range(effort.clients)]
             before = server.cpu_seconds()
             burst = client.drive(server.port, lanes, effort.budget_s)
             cpu[server.name] += server.cpu_seconds() - before
@@ -176,6 +172,11 @@ def load(servers: Sequence[Server], hosts: int, effort: Effort) -> Row:
         row.figures[server.name] = figure
     row.extra["hosts"] = quarter * 4
     return row
+
+
+def _load(server: Server, numbers: Iterator[int]) -> Iterator[bytes]:
+    for number in numbers:
+        yield from _requests_of(server, number)
 
 
 def _requests_of(server: Server, number: int) -> Iterator[bytes]:
