@@ -124,11 +124,12 @@ class PowerOrder(TypedDict):
     """What a server was told to do last. An agent carries out each number once and then leaves the server alone."""
 
     number: int  # 1 for a server's first order
-    power: Literal["running", "stopped", "paused", "suspended"]
+    power: Literal["running", "stopped", "paused", "suspended", "rescued"]
     reboot: Literal["soft", "hard"] | None  # by way of a reboot: the guest is asked to shut down, or not
     # An image in Glance, made already, that the disk's contents are uploaded to. A server is stopped for it where the
     # order has it stopped; else it goes on as it is.
     snapshot: NotRequired[str]
+    rescue: NotRequired[ImageSpec]  # what a server that is rescued boots from, with its own disk as the second
 
 
 class Assignment(TypedDict):
@@ -166,13 +167,14 @@ class Observation(TypedDict):
     """What the agent saw of one server.
 
     ``building``: being made; ``active``: its domain runs; ``stopped``: it is defined and does not run; ``paused``: its
-    CPUs stand still; ``suspended``: its memory is saved on disk; ``error``: it could not be made, see fault; ``gone``:
+    CPUs stand still; ``suspended``: its memory is saved on disk; ``rescued``: it was booted from another disk than its
+    own; ``error``: it could not be made, see fault; ``gone``:
     nothing of it is left on the host.
     """
 
     host: str
     server_uuid: str
-    state: Literal["building", "active", "stopped", "paused", "suspended", "error", "gone"]
+    state: Literal["building", "active", "stopped", "paused", "suspended", "rescued", "error", "gone"]
     detail: str  # what is being done while building: preparing devices, fetching image ...
     fault: Fault | None
     incarnation: NotRequired[int]  # of the assignment that was built, 1 when not there

@@ -29,6 +29,7 @@ _STATES: dict[str, plan.State] = {
     "stopped": "stopped",
     "paused": "paused",
     "suspended": "suspended",
+    "rescued": "rescued",
 }
 _MESSAGE_MAX = 500
 _DETAILS_MAX = 8000
@@ -153,7 +154,8 @@ class Executor:
             observe("stopped", "could not be started again", fault_of(exc))
             return
         LOG.info("Server %s runs again", server_uuid)
-        observe("active", order=_last_order(assignment))
+        state = _STATES[assignment["order"]["power"]] if "order" in assignment else "active"
+        observe(state, order=_last_order(assignment))
 
     def _obey(self, host: Host, assignment: wire.Assignment, cancelled: threading.Event) -> None:
         server_uuid, order = assignment["server_uuid"], assignment["order"]
@@ -222,7 +224,7 @@ def _last_order(assignment: wire.Assignment) -> CarriedOut:
 
 def _runs(assignment: wire.Assignment) -> bool:
     """Tell whether a server is to run."""
-    return "order" not in assignment or assignment["order"]["power"] == "running"
+    return "order" not in assignment or assignment["order"]["power"] in ("running", "rescued")
 
 
 def fault_of(exc: Exception) -> wire.Fault:

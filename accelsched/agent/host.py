@@ -119,7 +119,7 @@ class Host:
                 driver = self._driver_of(allocation["provider_name"])
                 attachments += driver.prepare(assignment["server_uuid"], allocation)
         self.virt.build(assignment, attachments, progress)
-        if "order" in assignment and assignment["order"]["power"] == "running":
+        if "order" in assignment and assignment["order"]["power"] in ("running", "rescued"):
             self.virt.carried_out(assignment["server_uuid"], CarriedOut(assignment["order"]["number"]))
 
     def obey(self, assignment: wire.Assignment, progress: Progress) -> None:
@@ -130,13 +130,15 @@ class Host:
         :raises accelsched.agent.virt.base.InterruptedBuildError: when told to stop
         """
         server_uuid, order = assignment["server_uuid"], assignment["order"]
-        if order["reboot"] is not None or order["power"] == "stopped":
+        if order["power"] == "rescued":
+            self.virt.prepare_rescue(assignment, progress)
+        if order["reboot"] is not None or order["power"] in ("stopped", "rescued"):
             self.virt.stop(server_uuid, self._grace_s(assignment), progress)
         if "snapshot" in order:
             self._snapshot(server_uuid, order["snapshot"], progress)
             return
         match order["power"]:
-            case "running":
+            case "running" | "rescued":
                 self.build(assignment, progress)
             case "paused":
                 self.virt.pause(server_uuid)

@@ -13,7 +13,8 @@ from typing import Literal
 from accelsched import wire
 from accelsched.agent.virt.base import NO_ORDER, CarriedOut, Launch, Power, PresentServer
 
-State = Literal["building", "active", "stopped", "paused", "suspended", "error", "gone"]  # as in wire.Observation
+# As in wire.Observation.
+State = Literal["building", "active", "stopped", "paused", "suspended", "rescued", "error", "gone"]
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,7 @@ def _keep(
         return [Obey(assignment)]
     # What stopped by itself was stopped by its user from within, and stays so; a reboot of the host is nobody's wish.
     cut_off = server.power is Power.ABSENT or (server.power is Power.STOPPED and server.launch is Launch.EARLIER_BOOT)
-    if cut_off and resume and (order is None or order["power"] == "running"):
+    if cut_off and resume and (order is None or order["power"] in ("running", "rescued")):
         return [Resume(assignment)]
-    return [Observe(uuid, _STATES[server.power], order=server.order, incarnation=incarnation)]
+    state = "rescued" if server.rescued else _STATES[server.power]
+    return [Observe(uuid, state, order=server.order, incarnation=incarnation)]

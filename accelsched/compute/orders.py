@@ -20,7 +20,7 @@ from accelsched.db import instance_actions
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Server
 
-Power = Literal["running", "stopped", "paused", "suspended"]
+Power = Literal["running", "stopped", "paused", "suspended", "rescued"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ PAUSE = Order("pause", frozenset({"active"}), "pausing", "paused")
 UNPAUSE = Order("unpause", frozenset({"paused"}), "unpausing", "running")
 SUSPEND = Order("suspend", frozenset({"active"}), "suspending", "suspended")
 RESUME = Order("resume", frozenset({"suspended"}), "resuming", "running")
+RESCUE = Order("rescue", frozenset({"active", "stopped", "error"}), "rescuing", "rescued")
+UNRESCUE = Order("unrescue", frozenset({"rescued"}), "unrescuing", "running", reboot="hard")
 CREATE_IMAGE = Order(
     "createImage",
     frozenset({"active", "stopped", "paused", "suspended"}),
@@ -71,7 +73,10 @@ CREATE_BACKUP = Order(
     "createBackup", frozenset({"active", "stopped", "paused", "suspended"}), "image_backup", None, event_of="backup"
 )
 
-ALL = (START, STOP, SOFT_REBOOT, HARD_REBOOT, PAUSE, UNPAUSE, SUSPEND, RESUME, CREATE_IMAGE, CREATE_BACKUP)
+ALL = (
+    *(START, STOP, SOFT_REBOOT, HARD_REBOOT, PAUSE, UNPAUSE, SUSPEND, RESUME, RESCUE, UNRESCUE),
+    *(CREATE_IMAGE, CREATE_BACKUP),
+)
 _AS_IT_IS: dict[str, Power] = {
     states.ACTIVE: "running",
     states.STOPPED: "stopped",

@@ -180,6 +180,8 @@ def _move(session: Session, server: Server, target: str | None, origin: instance
     request = session.get_one(Request, server.request_id)
     snapshots.abandon(session, server, "The server's host was lost meanwhile.")
     _stay_down(server)
+    if server.state == states.RESCUED:
+        orders.wish(server, "running")  # from its new disk
     spec = {
         **request.spec,
         "image": server.image,

@@ -11,6 +11,7 @@ active               ACTIVE           active                    running
 stopped              SHUTOFF          stopped                   shut down
 paused               PAUSED           paused                    paused
 suspended            SUSPENDED        suspended                 shut down
+rescued              RESCUE           rescued                   running
 error                ERROR            error                     none
 under an order       as its state *   ...        the order's    ...
 to be deleted        as its state     ...        deleting       ...
@@ -34,6 +35,7 @@ ACTIVE = "active"
 STOPPED = "stopped"
 PAUSED = "paused"
 SUSPENDED = "suspended"
+RESCUED = "rescued"
 ERROR = "error"
 
 NO_POWER_STATE, RUNNING, PAUSED_POWER, SHUT_DOWN = 0, 1, 3, 4
@@ -65,6 +67,7 @@ _STATES = {
     STOPPED: NovaState("SHUTOFF", "stopped", None, SHUT_DOWN),
     PAUSED: NovaState("PAUSED", "paused", None, PAUSED_POWER),
     SUSPENDED: NovaState("SUSPENDED", "suspended", None, SHUT_DOWN),
+    RESCUED: NovaState("RESCUE", "rescued", None, RUNNING),
     ERROR: NovaState("ERROR", "error", None, NO_POWER_STATE),
 }
 _DELETED = NovaState("DELETED", "deleted", None, NO_POWER_STATE)

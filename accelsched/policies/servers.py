@@ -52,6 +52,8 @@ RULES = [
     rule(SERVERS + "start", PROJECT_MEMBER_OR_ADMIN, "Start a server", _ACTION),
     rule(SERVERS + "stop", PROJECT_MEMBER_OR_ADMIN, "Stop a server", _ACTION),
     rule(SERVERS + "rebuild", PROJECT_MEMBER_OR_ADMIN, "Build a server anew from an image", _ACTION),
+    rule("os_compute_api:os-rescue", PROJECT_MEMBER_OR_ADMIN, "Boot a server from another image", _ACTION),
+    rule("os_compute_api:os-unrescue", PROJECT_MEMBER_OR_ADMIN, "Boot a rescued server from its own disk", _ACTION),
     rule(SERVERS + "create_image", PROJECT_MEMBER_OR_ADMIN, "Make an image of a server", _ACTION),
     rule("os_compute_api:os-create-backup", PROJECT_MEMBER_OR_ADMIN, "Make a backup of a server", _ACTION),
     rule("os_compute_api:os-evacuate", ADMIN, "Build a server of a lost host anew on another", _ACTION),

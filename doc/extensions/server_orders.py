@@ -22,10 +22,10 @@ class ServerOrders(SphinxDirective):
         group.extend(nodes.colspec(colwidth=1) for _ in _HEADINGS)
         rows = [
             (
-                order.action if order.reboot is None else f"{order.action} ({order.reboot})",
+                f"{order.action} ({order.reboot})" if order.action == "reboot" else order.action,
                 ", ".join(sorted(order.vm_states)),
                 order.task,
-                order.power,
+                order.power or "what it was",
             )
             for order in orders.ALL
         ]

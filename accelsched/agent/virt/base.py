@@ -70,6 +70,7 @@ class PresentServer:
     launch: Launch
     order: CarriedOut = NO_ORDER
     incarnation: int = 1  # of the assignment that it was begun for
+    rescued: bool = False  # its domain boots from another disk than its own, or did last
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,12 @@ class Snapshot:
 
     path: Path
     disk_format: str  # as Glance names it
+
+
+def rescue_image(assignment: wire.Assignment) -> wire.ImageSpec | None:
+    """Return what a server is to be rescued with; None when it is to boot from its own disk."""
+    order = assignment.get("order")
+    return order.get("rescue") if order is not None and order["power"] == "rescued" else None
 
 
 class Progress:
@@ -155,10 +162,19 @@ class VirtDriver(ABC):
     def build(self, assignment: wire.Assignment, attachments: Sequence[devices.Attachment], progress: Progress) -> None:
         """Make whatever is missing of a server and have it run; what is there already stays as it is.
 
-        One that is paused or suspended goes on where it was.
+        One that is paused or suspended goes on where it was. One whose order says that it is rescued boots from the
+        disk of :meth:`prepare_rescue`, which is removed when it is no longer rescued.
 
         :raises BuildError: when it cannot be made
         :raises accelsched.errors.UnavailableError: when the hypervisor does not answer now
+        :raises InterruptedBuildError: when told to stop
+        """
+
+    @abstractmethod
+    def prepare_rescue(self, assignment: wire.Assignment, progress: Progress) -> None:
+        """Make the disk that a server is to be rescued with, while it goes on as it does.
+
+        :raises BuildError: when it cannot be made
         :raises InterruptedBuildError: when told to stop
         """
 

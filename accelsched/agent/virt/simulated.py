@@ -29,6 +29,7 @@ class _Server:
     power: base.Power = base.Power.RUNNING
     order: base.CarriedOut = base.NO_ORDER
     incarnation: int = 1
+    rescued: bool = False
 
 
 class SimulatedDriver(base.VirtDriver):
@@ -86,8 +87,8 @@ class SimulatedDriver(base.VirtDriver):
         """Return the servers made since this process started."""
         with self._lock:
             return [
-                base.PresentServer(uuid, server.power, base.Launch.THIS_BOOT, server.order, server.incarnation)
-                for uuid, server in sorted(self._servers.items())
+                base.PresentServer(uuid, one.power, base.Launch.THIS_BOOT, one.order, one.incarnation, one.rescued)
+                for uuid, one in sorted(self._servers.items())
             ]
 
     def build(
@@ -95,7 +96,8 @@ class SimulatedDriver(base.VirtDriver):
     ) -> None:
         """Remember the server, after ``simulated_build_seconds``; fail at ``simulated_failure_rate``."""
         options = self.context.conf.agent
-        if self._change(assignment["server_uuid"], power=base.Power.RUNNING):
+        rescued = base.rescue_image(assignment) is not None
+        if self._change(assignment["server_uuid"], power=base.Power.RUNNING, rescued=rescued):
             return
         if options.simulated_build_seconds:
             progress.step("simulating a build")
@@ -112,6 +114,9 @@ class SimulatedDriver(base.VirtDriver):
                 ),
                 incarnation=assignment.get("incarnation", 1),
             )
+
+    def prepare_rescue(self, assignment: wire.Assignment, progress: base.Progress) -> None:
+        """Do nothing: simulated servers have no disks."""
 
     def stop(self, server_uuid: str, grace_s: float, progress: base.Progress) -> None:
         """Say that the server is stopped; simulated guests shut down at once."""

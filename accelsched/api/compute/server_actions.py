@@ -5,15 +5,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import falcon
 import jsonschema
 
-from accelsched import errors, policies, rpc
+from accelsched import errors, policies, rpc, wire
 from accelsched.api import resources
-from accelsched.api.compute import microversion, server_rebuild
+from accelsched.api.compute import microversion, server_create, server_rebuild
 from accelsched.api.compute import server_schemas as schemas
 from accelsched.api.compute import server_views as views
 from accelsched.api.compute.servers import ServerResource, delete, hint
@@ -33,6 +33,7 @@ _ORDERS = {
     "unpause": (orders.UNPAUSE, "os_compute_api:os-pause-server:unpause"),
     "suspend": (orders.SUSPEND, "os_compute_api:os-suspend-server:suspend"),
     "resume": (orders.RESUME, "os_compute_api:os-suspend-server:resume"),
+    "unrescue": (orders.UNRESCUE, "os_compute_api:os-unrescue"),
 }
 _BACKUP = "os_compute_api:os-create-backup"
 # Nova's other actions. They are not done yet, and say so rather than doing nothing.
@@ -41,8 +42,8 @@ _NOT_DONE = frozenset(
         *("addFixedIp", "addFloatingIp", "addSecurityGroup", "changePassword", "confirmResize"),
         *("injectNetworkInfo", "migrate", "os-getRDPConsole", "os-getSPICEConsole"),
         *("os-getSerialConsole", "os-getVNCConsole", "os-migrateLive", "removeFixedIp", "removeFloatingIp"),
-        *("removeSecurityGroup", "rescue", "resetNetwork", "resize", "restore", "revertResize", "shelve"),
-        *("shelveOffload", "trigger_crash_dump", "unrescue", "unshelve"),
+        *("removeSecurityGroup", "resetNetwork", "resize", "restore", "revertResize", "shelve"),
+        *("shelveOffload", "trigger_crash_dump", "unshelve"),
     }
 )
 _ACTION: jsonschema.protocols.Validator = resources.validator({"type": "object"})
@@ -74,6 +75,7 @@ class Actions(ServerResource):
             "lock": self._lock,
             "unlock": self._unlock,
             "os-resetState": self._reset_state,
+            "rescue": self._rescue,
             "createImage": self._create_image,
             "createBackup": self._create_backup,
         }
@@ -127,9 +129,12 @@ class Actions(ServerResource):
         self._change(req, uuid, "os_compute_api:os-admin-actions:reset_state", reset)
         return _ACCEPTED
 
-    def _order(self, req: falcon.Request, uuid: str, order: orders.Order, rule: str) -> Answer:
-        """Give a server an order and tell its agent."""
-        give = functools.partial(orders.give, order=order, admin=self._is_admin(req))
+    def _order(self, req: falcon.Request, uuid: str, order: orders.Order, rule: str, **beside: Any) -> Answer:
+        """Give a server an order and tell its agent.
+
+        :param beside: what the order says besides
+        """
+        give = functools.partial(orders.give, order=order, admin=self._is_admin(req), beside=beside)
         self._tell(self._change(req, uuid, rule, give))
         return _ACCEPTED
 
@@ -152,10 +157,7 @@ class Actions(ServerResource):
     def _evacuate(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
         minor = microversion.version_of(req).minor
         resources.check(schemas.evacuate(minor), arguments)
-        if arguments.get("adminPass"):
-            raise errors.InvalidError(
-                "Invalid input for field/attribute evacuate.adminPass: passwords are not injected."
-            )
+        _refuse_password("evacuate", arguments)
         evacuate = functools.partial(
             rebuilding.evacuate,
             admin=self._is_admin(req),
@@ -166,6 +168,24 @@ class Actions(ServerResource):
         self._change(req, uuid, "os_compute_api:os-evacuate", evacuate)
         hint("place", self._services.scheduler.place)
         return Answer(falcon.HTTP_200)
+
+    def _rescue(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
+        """Boot a server from another image, with its own disk beside it."""
+        arguments = arguments or {}
+        resources.check(schemas.RESCUE, arguments)
+        _refuse_password("rescue", arguments)
+        context, rule = resources.context_of(req), "os_compute_api:os-rescue"
+        server = self._get(uuid, self._scope(context, rule)).server
+        orders.check(server, orders.RESCUE, admin=self._is_admin(req))
+        image_id = arguments.get("rescue_image_ref")
+        if image_id:
+            image = server_create.find_image(image_id, context, self._services, self._images)
+        else:
+            image = cast("wire.ImageSpec | None", server.image)
+        if image is None:
+            raise errors.InvalidError(f"Instance {uuid} was made without an image: name one in rescue_image_ref.")
+        self._order(req, uuid, orders.RESCUE, rule, rescue=image)
+        return Answer(falcon.HTTP_200, {})
 
     def _create_image(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
         """Have an image made of a server's disk."""
@@ -214,11 +234,8 @@ class Actions(ServerResource):
         if not snapshots.has_disk(server):
             raise errors.InvalidError(f"Instance {uuid} has no disk that an image could be made of.")
         image_id = self._images.create(record(server), self._token(req))
-        give = functools.partial(
-            orders.give, order=order, admin=self._is_admin(req), beside={"snapshot": image_id, **beside}
-        )
         try:
-            self._tell(self._change(req, uuid, rule, give))
+            self._order(req, uuid, order, rule, snapshot=image_id, **beside)
         except errors.AccelschedError:  # somebody was quicker
             self._services.db.transact(lambda session: snapshots.unwanted(session, [image_id]))
             raise
@@ -266,3 +283,8 @@ class Actions(ServerResource):
         except rpc.MESSAGING_ERRORS as exc:
             raise errors.UnavailableError(f"The agent of host {host.name} cannot be reached just now.") from exc
         return Answer(falcon.HTTP_200, {"output": output})
+
+
+def _refuse_password(action: str, arguments: Mapping[str, Any]) -> None:
+    if arguments.get("adminPass"):
+        raise errors.InvalidError(f"Invalid input for field/attribute {action}.adminPass: passwords are not injected.")

@@ -224,6 +224,16 @@ RESET_STATE = validator(
         "additionalProperties": False,
     }
 )
+RESCUE = validator(
+    {
+        "type": "object",
+        "properties": {
+            "adminPass": {"type": "string", "maxLength": 255},
+            "rescue_image_ref": _UUID,
+        },
+        "additionalProperties": False,
+    }
+)
 CREATE_IMAGE = validator(
     {
         "type": "object",

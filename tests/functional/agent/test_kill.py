@@ -242,6 +242,38 @@ def test_an_agent_killed_while_it_makes_an_image_has_made_it_after_its_restart(
     node.stop()
 
 
+@pytest.mark.parametrize(
+    "step", ["before the disk", "after the disk", "after destroy", "after define", "before the order is noted"]
+)
+@pytest.mark.parametrize("back", [False, True])
+def test_an_agent_killed_while_it_rescues_a_server_or_ends_that_has_done_so_after_its_restart(
+    node: Node, server: Any, images: Any, tmp_path: Path, step: str, back: bool
+) -> None:
+    if back and "the disk" in step:
+        step = "after start"  # none is made on the way back
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(tmp_path / "rescue"), "8M"], check=True)
+    image = images.add((tmp_path / "rescue").read_bytes(), "qcow2")
+    rescue = {"number": 1, "power": "rescued", "reboot": None, "rescue": image}
+    node.options += [f'glance.endpoint_override="{images.url}"', "agent.shutdown_timeout=0"]
+    node.want(server)
+    node.run()
+    node.wait_for("active")
+    if back:
+        node.want({**server, "order": rescue})
+        node.wait_for("rescued")
+    node.stop()
+    node.want({**server, "order": {"number": 2, "power": "running", "reboot": "hard"} if back else rescue})
+    node.run(step)
+    node.wait_killed()
+    node.run()
+    patience.wait(lambda: node.obeyed(2 if back else 1) == ["active" if back else "rescued"], told=node.said)
+    domain = node.hypervisor.lookupByUUIDString(server["server_uuid"])
+    assert domain.isActive()
+    assert ("disk.rescue" in domain.XMLDesc()) == (not back)
+    node.stop()
+    assert (node.state / "instances" / server["server_uuid"] / "disk.rescue").exists() == (not back)
+
+
 def test_a_domain_without_our_mark_is_left_alone(node: Node, server: Any) -> None:
     stranger = node.hypervisor.defineXML(
         "<domain type='qemu'><name>accelsched-stranger</name><memory unit='MiB'>64</memory>"

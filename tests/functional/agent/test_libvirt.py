@@ -15,7 +15,7 @@ import libvirt
 import pytest
 from stack import guest as guests
 
-from accelsched import errors
+from accelsched import errors, wire
 
 URI = "qemu:///system"
 
@@ -197,6 +197,48 @@ def test_an_image_of_a_server_has_what_was_on_its_disk_whether_it_runs_or_not(
         controller.wait_for(lambda: [state for state, _ in controller.obeyed(uuid, 5)] == ["stopped"])
         ((_, fault),) = controller.obeyed(uuid, 5)
         assert "needs the role admin" in fault["message"]
+        controller.assign({**server, "desired": "deleted"})
+        controller.wait_for(lambda: not controller.assigned("node1", uuid))
+
+
+def test_a_rescued_server_boots_from_another_disk_with_its_own_beside_it_and_then_from_its_own_again(
+    control_plane: Any, machine_options: Any, hypervisor: Any, images: Any, guest: guests.Guest, assignment_for: Any
+) -> None:
+    controller, agent = control_plane(machine_options)
+    image = bootable(images, guest)
+    server = assignment_for("node1", image=image, config_drive=True)
+    uuid = server["server_uuid"]
+    controller.assign(server)
+    instance = Path(machine_options.state_path) / "instances" / uuid
+
+    def order(number: int, power: str, leads_to: str, **more: Any) -> wire.Fault | None:
+        said = {"number": number, "power": power, "reboot": None, **more}
+        controller.assign({**server, "order": said})
+        controller.wait_for(lambda: [state for state, _ in controller.obeyed(uuid, number)] == [leads_to])
+        ((_, fault),) = controller.obeyed(uuid, number)
+        return fault
+
+    with agent(machine_options) as running:
+        controller.wait_for(lambda: "boot 1" in _console(running, uuid))
+        broken = {**images.add(b"nothing to boot", "qcow2"), "os_hash_value": "0"}
+        assert order(1, "rescued", "active", rescue=broken) is not None
+        assert hypervisor.lookupByUUIDString(uuid).isActive()
+        assert _console(running, uuid).count("power button") == 0
+
+        assert order(2, "rescued", "rescued", rescue=bootable(images, guest)) is None
+        controller.wait_for(lambda: _console(running, uuid).count("accelsched-guest: ready") == 2)
+        assert _console(running, uuid).count("boot 1") == 2
+        assert "config-drive vdc" in _console(running, uuid)
+        domain = hypervisor.lookupByUUIDString(uuid)
+        assert domain.blockInfo("vdb")
+        domain.destroy()  # the host is rebooted
+        (instance / "launched").write_text("another-boot")
+        controller.wait_for(domain.isActive)
+        controller.wait_for(lambda: controller.states(uuid)[-1:] == ["rescued"])
+        assert _console(running, uuid).count("boot 2") == 0
+        assert order(3, "running", "active", reboot="hard") is None
+        controller.wait_for(lambda: "boot 2" in _console(running, uuid))
+        assert not (instance / "disk.rescue").exists()
         controller.assign({**server, "desired": "deleted"})
         controller.wait_for(lambda: not controller.assigned("node1", uuid))
 

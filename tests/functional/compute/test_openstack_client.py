@@ -183,12 +183,18 @@ def test_a_user_has_a_server_do_what_it_is_told(cloud: Cloud) -> None:
     assert compute.get_server(made["id"]).status == "ERROR"
     cloud.run("server", "set", "--auto-approve", "--state", "active", made["id"])
 
+    cloud.run("server", "rescue", "--image", "guest", "worker", cloud=user)
+    compute.wait_for_server(server, "RESCUE", interval=0.2, wait=patience.LIMIT_S)
+    assert "vm_state rescued" in cloud.run("server", "pause", "worker", cloud=user, expect=1)
+    cloud.run("server", "unrescue", "worker", cloud=user)
+    compute.wait_for_server(server, "ACTIVE", interval=0.2, wait=patience.LIMIT_S)
+
     cloud.run("server", "rebuild", "--image", "guest", "--name", "rebuilt", "--wait", "worker", cloud=user)
 
     events = cloud.json("server", "event", "list", "rebuilt", cloud=user)
     assert [event["Action"] for event in events][::-1] == [
         *("create", "stop", "start", "pause", "unpause", "suspend", "resume", "reboot"),
-        *("lock", "unlock", "resetState", "resetState", "rebuild"),
+        *("lock", "unlock", "resetState", "resetState", "rescue", "unrescue", "rebuild"),
     ]
     assert "still in use" in cloud.run("server", "evacuate", made["id"], expect=1)
     stop = next(event for event in events if event["Action"] == "stop")

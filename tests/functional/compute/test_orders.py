@@ -87,6 +87,22 @@ def test_each_status_allows_what_makes_sense_in_it_and_nothing_else(api, server)
                 assert "while it is in vm_state" in refused.json()["conflictingRequest"]["message"]
 
 
+def test_a_server_that_was_made_without_an_image_is_rescued_by_one_that_is_named_or_not_at_all(api, server):
+    for argument, why in (
+        (None, "name one in rescue_image_ref"),
+        ({"rescue_image_ref": "cccccccc-0000-4000-8000-000000000001"}, "no image service"),
+        ({"rescue_image_ref": "x"}, "rescue_image_ref"),
+        ({"adminPass": "secret"}, "passwords are not injected"),
+    ):
+        refused = act(api, server, "rescue", argument)
+        assert (refused.status_code, why in refused.text) == (400, True), refused.text
+    refused = act(api, server, "unrescue")
+    assert refused.status_code == 409
+    assert "Cannot 'unrescue'" in refused.text
+    refused = act(api, server, "createImage", {"name": "picture"})
+    assert (refused.status_code, "no image service" in refused.text) == (400, True)
+
+
 def test_a_server_that_was_never_active_takes_no_orders(api, create):
     servers = [create(name=f"filler-{number}")["server"]["id"] for number in range(9)]  # one more than there are vGPUs
     failed = wait(lambda: [server for server in servers if show(api, server)["status"] == "ERROR"])[0]

@@ -245,6 +245,16 @@ def test_only_what_is_to_run_is_started_again_after_a_reboot_of_the_host() -> No
     assert plan([ordered(1, "running")], present) == [Resume(ordered(1, "running"))]
 
 
+def test_a_rescued_server_is_reported_so_whatever_its_domain_does_and_started_again_after_a_reboot() -> None:
+    order = ordered(1, "rescued")
+    for power in (Power.RUNNING, Power.STOPPED):
+        present = Present([PresentServer(A, power, Launch.THIS_BOOT, CarriedOut(1), rescued=True)])
+        assert plan([order], present) == [Observe(A, "rescued", order=CarriedOut(1))]
+    for power, rescued in ((Power.STOPPED, True), (Power.ABSENT, False)):
+        present = Present([PresentServer(A, power, Launch.EARLIER_BOOT, CarriedOut(1), rescued=rescued)])
+        assert plan([order], present) == [Resume(order)]
+
+
 def test_an_operator_may_have_servers_stay_down_after_a_reboot_of_the_host() -> None:
     assert plan([wanted(A)], there(A, Power.STOPPED, Launch.EARLIER_BOOT), resume=False) == [Observe(A, "stopped")]
 

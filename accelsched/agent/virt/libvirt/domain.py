@@ -18,7 +18,7 @@ NAMESPACE = "urn:accelsched:domain:1.0"
 PREFIX = "accelsched"
 DISK_TARGET = "vda"
 
-# Root ports beyond those that the devices of the domain take, for what is plugged in later.
+# Root ports beyond those that the devices of the domain take, for what is plugged in later and for a rescue.
 _SPARE_PORTS = 4
 _OWN_PORTS = 4  # disk, config drive, random numbers, memory balloon
 
@@ -49,6 +49,7 @@ class DomainSpec:
     memory_mb: int
     console: Path
     disk: Path | None = None
+    rescue_disk: Path | None = None  # to boot from, the server's own disk beside it
     config_drive: Path | None = None
     direct_boot: DirectBoot | None = None
     attachments: Sequence[Attachment] = ()
@@ -102,6 +103,8 @@ def _metadata(domain: etree._Element, spec: DomainSpec) -> None:
     server = etree.SubElement(etree.SubElement(domain, "metadata"), _own("server"))
     server.set("uuid", spec.server_uuid)
     server.set("node", spec.node_uuid)
+    if spec.rescue_disk is not None:
+        server.set("rescue", "yes")
     for tag, text in (
         ("name", _printable(spec.name)),
         ("project", spec.project_id),
@@ -129,12 +132,13 @@ def _devices(domain: etree._Element, spec: DomainSpec) -> None:
     etree.SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
     for index in range(1, _OWN_PORTS + len(hostdevs) + _SPARE_PORTS + 1):
         etree.SubElement(devices, "controller", type="pci", index=str(index), model="pcie-root-port")
-    if spec.disk is not None:
-        disk = _disk(devices, spec.disk, file_format="qcow2", target=DISK_TARGET)
+    targets = iter((DISK_TARGET, "vdb", "vdc"))
+    for path in filter(None, (spec.rescue_disk, spec.disk)):
+        disk = _disk(devices, path, file_format="qcow2", target=next(targets))
         disk[0].set("discard", "unmap")
     if spec.config_drive is not None:
         # A disk, not a CD-ROM: kernels for clouds often have no driver for SATA. Guests find it by its label.
-        disk = _disk(devices, spec.config_drive, file_format="raw", target="vdb")
+        disk = _disk(devices, spec.config_drive, file_format="raw", target=next(targets))
         etree.SubElement(disk, "readonly")
     serial = etree.SubElement(devices, "serial", type="file")
     # virtlogd rolls the file over at its max_size; append keeps what an earlier start said.

@@ -11,7 +11,7 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,11 +118,9 @@ class LibvirtDriver(base.VirtDriver):
         """Return the servers that have a domain with this node's mark, or a directory."""
         domains = self._ask(self._own_domains, "list domains")
         return [
-            base.PresentServer(
-                uuid, domains.get(uuid, base.Power.ABSENT), files_.launch, files_.order, files_.incarnation
-            )
+            base.PresentServer(uuid, power, files_.launch, files_.order, files_.incarnation, rescued)
             for uuid in sorted(domains.keys() | set(instance.server_uuids(self._instances)))
-            for files_ in [self._instance(uuid)]
+            for files_, (power, rescued) in [(self._instance(uuid), domains.get(uuid, (base.Power.ABSENT, False)))]
         ]
 
     def build(
@@ -137,7 +135,10 @@ class LibvirtDriver(base.VirtDriver):
         files_.create(assignment.get("incarnation", 1))
         progress.step("fetching image")
         disk = self._disk(assignment, files_, progress)
-        direct_boot = self._direct_boot(assignment, progress)
+        rescue = base.rescue_image(assignment)
+        if rescue is not None:
+            self._rescue_disk(rescue, files_, progress)
+        direct_boot = self._direct_boot(rescue or assignment["image"], progress)
         config_drive = None
         if configdrive.wanted(assignment):
             progress.step("making config drive")
@@ -160,6 +161,7 @@ class LibvirtDriver(base.VirtDriver):
             memory_mb=assignment["flavor"]["ram_mb"],
             console=files_.console,
             disk=disk,
+            rescue_disk=None if rescue is None else files_.rescue_disk,
             config_drive=config_drive,
             direct_boot=direct_boot,
             attachments=attachments,
@@ -167,6 +169,15 @@ class LibvirtDriver(base.VirtDriver):
         )
         self._start(domain_xml(spec))
         files_.mark_launched()
+        if rescue is None:
+            files_.rescue_disk.unlink(missing_ok=True)
+
+    def prepare_rescue(self, assignment: wire.Assignment, progress: base.Progress) -> None:
+        """Make an overlay of the rescue image, and no use of what an earlier rescue left."""
+        rescue, files_ = base.rescue_image(assignment), self._instance(assignment["server_uuid"])
+        if rescue is not None:
+            files_.rescue_disk.unlink(missing_ok=True)
+            self._rescue_disk(rescue, files_, progress)
 
     def stop(self, server_uuid: str, grace_s: float, progress: base.Progress) -> None:
         """Press the guest's power button until it has shut down, or switch it off."""
@@ -244,14 +255,21 @@ class LibvirtDriver(base.VirtDriver):
                 return None
             storage.create_disk(files_.disk, None, "", size_gb)
             return files_.disk
-        wanted = Image(image["id"], image["disk_format"], image["size"], image["os_hash_algo"], image["os_hash_value"])
-        cached = self._cache.fetch(wanted, progress.check)
+        cached = self._fetch(image, progress)
         progress.step("making disk")
         storage.create_disk(files_.disk, cached, image["disk_format"], size_gb)
         return files_.disk
 
-    def _direct_boot(self, assignment: wire.Assignment, progress: base.Progress) -> DirectBoot | None:
-        properties = assignment["image"]["properties"] if assignment["image"] else {}
+    def _rescue_disk(self, image: wire.ImageSpec, files_: instance.Instance, progress: base.Progress) -> None:
+        """Make the disk to be rescued with, as large as its image, unless it is there."""
+        storage.create_disk(files_.rescue_disk, self._fetch(image, progress), image["disk_format"], 0)
+
+    def _fetch(self, image: wire.ImageSpec, progress: base.Progress) -> Path:
+        wanted = Image(image["id"], image["disk_format"], image["size"], image["os_hash_algo"], image["os_hash_value"])
+        return self._cache.fetch(wanted, progress.check)
+
+    def _direct_boot(self, image: wire.ImageSpec | None, progress: base.Progress) -> DirectBoot | None:
+        properties = image["properties"] if image else {}
         kernel_id, ramdisk_id = properties.get("kernel_id"), properties.get("ramdisk_id")
         if not kernel_id:
             return None
@@ -276,7 +294,8 @@ class LibvirtDriver(base.VirtDriver):
         return Cpus(nodes=tuple(nodes))
 
     def _power(self, server_uuid: str) -> base.Power | None:
-        return self._ask(self._own_domains, "list domains").get(server_uuid)
+        power, _ = self._ask(self._own_domains, "list domains").get(server_uuid, (None, False))
+        return power
 
     def _goes_on(self, server_uuid: str) -> bool:
         """Have a domain run that is there and does, or is paused; return whether there is one."""
@@ -293,7 +312,7 @@ class LibvirtDriver(base.VirtDriver):
 
         def call(connection: Any) -> None:
             domain = connection.lookupByUUIDString(server_uuid)
-            if _owner(domain) != self.context.node_uuid:
+            if _mark(domain).get("node") != self.context.node_uuid:
                 raise errors.ConflictError(f"domain {server_uuid} does not carry the mark of this node")
             function(domain)
 
@@ -308,13 +327,14 @@ class LibvirtDriver(base.VirtDriver):
         except libvirt.libvirtError as exc:
             raise errors.UnavailableError(f"libvirt cannot {what}: {exc}") from exc
 
-    def _own_domains(self, connection: Any) -> dict[str, base.Power]:
-        """Return the power of every domain with this node's mark, by server uuid."""
+    def _own_domains(self, connection: Any) -> dict[str, tuple[base.Power, bool]]:
+        """Return the power of every domain with this node's mark, and whether it is a rescue, by server uuid."""
         domains = {}
         for domain in connection.listAllDomains():
             try:
-                if _owner(domain) == self.context.node_uuid:
-                    domains[domain.UUIDString()] = _power_of(domain)
+                mark = _mark(domain)
+                if mark.get("node") == self.context.node_uuid:
+                    domains[domain.UUIDString()] = (_power_of(domain), mark.get("rescue") == "yes")
             except libvirt.libvirtError as exc:
                 if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # it went while we looked
                     raise
@@ -334,7 +354,7 @@ class LibvirtDriver(base.VirtDriver):
     def _remove_domain(self, connection: Any, server_uuid: str) -> None:
         try:
             domain = connection.lookupByUUIDString(server_uuid)
-            if _owner(domain) != self.context.node_uuid:
+            if _mark(domain).get("node") != self.context.node_uuid:
                 raise errors.ConflictError(f"domain {server_uuid} does not carry the mark of this node")
             if domain.isActive():
                 domain.destroy()
@@ -364,16 +384,16 @@ def _switch_off(domain: Any) -> None:
             raise
 
 
-def _owner(domain: Any) -> str | None:
-    """Return the node whose mark a domain carries."""
+def _mark(domain: Any) -> Mapping[str, str]:
+    """Return what the mark says that a domain carries: whose it is, and what for. Nothing when it carries none."""
     try:
         text = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE)
     except libvirt.libvirtError as exc:
         if exc.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
-            return None
+            return {}
         raise
     element = etree.fromstring(text)
-    return element.get("node") if element.tag.endswith("server") else None
+    return {str(key): str(value) for key, value in element.items()} if element.tag.endswith("server") else {}
 
 
 def _warn_unreachable(directory: Path) -> None:

@@ -5,6 +5,7 @@
 ======================  ========================================================================
 disk                    qcow2 overlay
 disk.config             config drive
+disk.rescue             disk that a server which is rescued boots from
 snapshot                copy of the disk, while it is made and uploaded
 console.log             serial console, written and bounded by virtlogd
 launched                boot id of the host when the domain was started last
@@ -36,6 +37,7 @@ class Instance:
         self.directory = instances / server_uuid
         self.disk = self.directory / "disk"
         self.config_drive = self.directory / "disk.config"
+        self.rescue_disk = self.directory / "disk.rescue"
         self.snapshot = self.directory / "snapshot"
         self.console = self.directory / "console.log"
         self._launched = self.directory / "launched"

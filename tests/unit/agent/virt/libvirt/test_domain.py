@@ -48,6 +48,11 @@ SPECS = {
         config_drive=STATE / "disk.config",
         direct_boot=DirectBoot(BASE / "kernel", BASE / "ramdisk", "console=ttyS0 a=<b>"),
     ),
+    "rescue": dataclasses.replace(
+        PLAIN,
+        rescue_disk=STATE / "disk.rescue",
+        config_drive=STATE / "disk.config",
+    ),
     "devices": dataclasses.replace(
         PLAIN,
         virt_type="kvm",
