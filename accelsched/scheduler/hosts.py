@@ -14,7 +14,7 @@ import numpy.typing as npt
 from accelsched.placement.candidates import Usage
 from accelsched.placement.numa.columns import NumaColumns
 from accelsched.placement.numa.topology import Placement
-from accelsched.placement.picture import NONE, Floats, Ints, Mask, Picture
+from accelsched.placement.picture import NONE, Floats, Ints, Picture
 from accelsched.scheduler.facts import Facts, Told
 from accelsched.scheduler.layout import Layout
 from accelsched.scheduler.outlook import Outlook
@@ -44,7 +44,7 @@ class Hosts(Told):
         self.facts = facts
         self.usage = usage
         self.outlook = outlook
-        self._shared = _Shared(layout, np.zeros(len(layout.slots), dtype=np.int64), {}, picture.numa)
+        self._shared = _Shared(layout, np.zeros(len(layout.slots), dtype=np.int64), picture.numa)
         self._indices: Ints | None = None  # into the whole; None: all of it
 
     def __len__(self) -> int:
@@ -174,29 +174,6 @@ class Hosts(Told):
         """
         return self.part(self._shared.layout.fixed(key, lambda: compute(self._view(None))))
 
-    def kept(self, key: object, compute: Callable[[Hosts], Floats]) -> Floats:
-        """Return a column that depends on each host's own state alone, worked out anew only where that changed.
-
-        :param key: what the column is kept under
-        :param compute: gives the column for some hosts: float64[len]
-        """
-        if key not in self._shared.kept:
-            everyone = len(self._shared.placed)
-            self._shared.kept[key] = np.zeros(everyone), np.zeros(everyone, dtype=np.bool_)
-        column, current = self._shared.kept[key]
-        indices = np.arange(len(column)) if self._indices is None else self._indices
-        stale = indices[~current[indices]]
-        if len(stale):
-            column[stale] = compute(self._view(stale))
-            current[stale] = True
-        return column[indices]
-
-    def changed(self, indices: Ints) -> None:
-        """Say that something was placed on some of the hosts, or taken back."""
-        where = self.where(indices)
-        for _, current in self._shared.kept.values():
-            current[where] = False
-
     def count(self, indices: Ints, servers: int) -> None:
         """Add to the servers of the present request on some of the hosts; each may be named once."""
         self._shared.placed[self.where(indices)] += servers
@@ -215,7 +192,6 @@ class _Shared:
 
     layout: Layout
     placed: Ints
-    kept: dict[object, tuple[Floats, Mask]]
     numa: NumaColumns
 
 

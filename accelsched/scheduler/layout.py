@@ -127,7 +127,7 @@ _MANY = 1000
 
 def any_device(table: Mask) -> Mask:
     """Tell which hosts have a true device: bool[hosts], from bool[hosts, devices]."""
-    some: Mask = functools.reduce(np.logical_or, table.T) if _by_columns(table) else np.any(table, axis=1)
+    some: Mask = functools.reduce(np.logical_or, table.T) if _by_columns(table) else np.logical_or.reduce(table, axis=1)
     return some
 
 

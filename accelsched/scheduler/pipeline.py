@@ -115,7 +115,7 @@ def decide(picture: Picture, facts: Facts, request: RequestSpec, count: int, plu
     admitted = admit(picture, facts, request, plugins)
     everyone, query, narrowed, alive = admitted.hosts, admitted.query, admitted.narrowed, admitted.allowed
     hosts = everyone if alive.all() else everyone.take(np.flatnonzero(alive))
-    again = [filter_ for filter_ in admitted.filters if not filter_.once_per_request]
+    again = [filter_ for filter_ in admitted.filters if filter_.changes(hosts, request)]
     turn = lots(len(hosts), seed)
     ranking = Ranking(hosts, request, query, np.ones(len(hosts), dtype=np.bool_), again, plugins.weighers, turn)
     best = top(ranking, _TOP)

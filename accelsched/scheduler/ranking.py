@@ -60,7 +60,7 @@ class DeviceTable:
 
     :ivar suffixes: the groups that ask for it, one device each
     :ivar rows: rows of the inventories in the columns of the class, int64[hosts, most devices], NONE for none
-    :ivar may: which may serve it as far as that never changes: traits, aggregates, sizes of allocations
+    :ivar most: what may be in use of each for it to serve the need, -1 where it never may: int64, shaped as ``rows``
     :ivar raw: each weigher's weight of those that can serve it now, float64[weighers, hosts, most devices]
     :ivar weight: the weighers' sum for these, minus infinity for others
     """
@@ -68,18 +68,23 @@ class DeviceTable:
     need: DeviceNeed
     suffixes: tuple[str, ...]
     rows: Ints
-    may: Mask
+    most: Ints
     raw: Floats
     weight: Floats
 
 
 @dataclasses.dataclass(frozen=True)
 class Own:
-    """What a host itself has to give of one class: its row in the columns of the class, int64[hosts]."""
+    """What a host itself has to give of one class.
+
+    :ivar rows: each host's row in the columns of the class, int64[hosts]
+    :ivar most: what may be in use of it for the amount to fit, -1 where it never does: int64[hosts]
+    """
 
     resource_class: str
     amount: int
     rows: Ints
+    most: Ints
 
 
 class Ranking:
@@ -156,8 +161,7 @@ class Ranking:
 
     def refresh(self, indices: Ints | None = None) -> None:
         """Score some hosts anew, after their state changed; all when None."""
-        self._assess(indices)
-        self._add_up(indices)
+        self._add_up(self._assess(indices))
 
     def drop(self, index: int) -> None:
         """Take a host out: it turned out unable to serve all parts together."""
@@ -223,12 +227,10 @@ class Ranking:
             self.placed(indices, servers)
         else:
             self.hosts.count(indices, servers)
-            self.hosts.changed(indices)
 
     def placed(self, indices: Ints, servers: int) -> None:
         """Score some hosts anew that got servers of this request."""
         self.hosts.count(indices, servers)
-        self.hosts.changed(indices)
         self.refresh(indices)
         for filter_ in self.binding:
             self._allowed &= filter_.mask(self.hosts, self.request)
@@ -282,13 +284,13 @@ class Ranking:
             if columns is None:
                 self._allowed[:] = False
                 continue
-            # What may serve it, by row; one more for those that have none.
-            may = np.append(columns.possible(amount) & qualified[columns.slot[: columns.size]], False)
+            may = columns.possible(amount) & qualified[columns.slot[: columns.size]]
+            # What may be in use for it to serve, by row; one more for those that have none.
+            most = np.append(np.where(may, columns.capacity[: columns.size] - amount, -1), -1)
             some_on_roots, all_on_roots = hosts.on_roots(name)
             if name not in shared and all_on_roots and not group.suffix:
                 rows = hosts.own_rows(name)
-                self.own.append(Own(name, amount, rows))
-                self._allowed &= may[rows]
+                self.own.append(Own(name, amount, rows, most[rows]))
                 continue
             everywhere = False
             if name in shared or some_on_roots or any(table.need.resource_class == name for table in self.devices):
@@ -297,7 +299,7 @@ class Ranking:
             rows = hosts.device_rows(name)
             need = DeviceNeed(name, amount, len(part.suffixes))
             raw = np.zeros((len(self.device_weighers), *rows.shape))
-            self.devices.append(DeviceTable(need, part.suffixes, rows, may[rows], raw, np.empty(rows.shape)))
+            self.devices.append(DeviceTable(need, part.suffixes, rows, most[rows], raw, np.empty(rows.shape)))
         if group.suffix:
             self.exact &= len(group.resources) == 1 and (len(part.suffixes) == 1 or self.query.isolate)
             self.exact &= not self.query.isolate or len({g.alike() for g in self.query.groups if g.suffix}) == 1
@@ -318,44 +320,46 @@ class Ranking:
         columns = self.hosts.picture.classes.get(resource_class)
         return columns is not None and columns.row_of(slot) != NONE
 
-    def _assess(self, indices: Ints | None) -> None:
-        """Look at the present state of some hosts, of all when None: whether the request fits, and raw weights."""
-        picture, usage = self.hosts.picture, self.hosts.usage
+    def _assess(self, indices: Ints | None) -> Ints | None:
+        """Look at the present state of some hosts, of all when None: whether the request fits, and raw weights.
+
+        :returns: those of the hosts whose scores are still to be added up; all when None
+        """
+        usage = self.hosts.usage
         # A slice of everything copies nothing.
         where = slice(None) if indices is None else indices
         part = self.hosts if indices is None else self.hosts.take(indices)
-        fits = self._allowed[where].copy()
+        fits = self._allowed[where].copy() if indices is None else self._allowed[where]
         for own in self.own:
-            rows = own.rows[where]
-            columns = picture.classes[own.resource_class]
-            fits &= usage[own.resource_class][rows] + own.amount <= columns.capacity[rows]
+            fits &= usage[own.resource_class][own.rows[where]] <= own.most[where]
         able: list[Mask] = []
         for table in self.devices:
-            name, amount, count = table.need.resource_class, table.need.amount, table.need.count
-            rows = table.rows[where]
-            if indices is None:  # in the order in which they lie in memory
-                columns = picture.classes[name]
-                free = (columns.capacity[: columns.size] - usage[name])[rows]
-            else:
-                free = picture.classes[name].capacity[rows] - usage[name][rows]
-            can = table.may[where] & (free >= amount)
+            amount, count = table.need.amount, table.need.count
+            used, most = usage[table.need.resource_class][table.rows[where]], table.most[where]
+            can = used <= most
             if count == 1:
                 fits &= any_device(can)
             else:  # unless isolated, one device may serve several of the groups
-                times = can if self.query.isolate else np.where(can, free // amount, 0)
+                times = can if self.query.isolate else np.where(can, (most - used) // amount + 1, 0)
                 fits &= summed(times) >= count
             able.append(can)
         for filter_ in self._filters:
             fits &= filter_.mask(part, self.request)
         self.fits[where] = fits
+        if indices is not None and not fits.all():  # what a host cannot take needs no weight there
+            self.total[where] = _NEVER
+            some = fits.nonzero()[0]
+            part, fits, able = part.take(some), fits[some], [can[some] for can in able]
+            where = indices = indices[some]
         for number, weigher in enumerate(self.host_weighers):
             self.raw[number, where] = weigher.weigh(part, self.request)
         if self.devices:
             self._device_total[where] = 0.0
             for table, can in zip(self.devices, able, strict=True):
-                self._weigh_devices(table, part, where, can & fits[:, None])
+                self._weigh_devices(table, part, where, can & fits[:, None] if indices is None else can)
         else:
             self._weigh_without_devices(part, where, fits)
+        return indices
 
     def _weigh_without_devices(self, part: Hosts, where: Ints | slice, fits: Mask) -> None:
         among = np.flatnonzero(fits)
@@ -369,7 +373,7 @@ class Ranking:
         self._device_total[where] = total
 
     def _weigh_devices(self, table: DeviceTable, part: Hosts, where: Ints | slice, can: Mask) -> None:
-        place = np.flatnonzero(can)
+        place = can.ravel().nonzero()[0]
         options = Options(place, can.shape[1], table.rows[where].ravel()[place], table.need, self._asked, self._shape)
         weights = [weigher.weigh_options(part, self.request, options) for weigher in self.device_weighers]
         whole = isinstance(where, slice)
@@ -384,7 +388,7 @@ class Ranking:
         weight.ravel()[place] = sum(m * one for m, one in zip(self.device_multipliers, weights, strict=True))
         if not whole:
             table.weight[where] = weight
-        if not self.device_weighers or not len(place):
+        if not self.device_weighers:
             return
         if table.need.count == 1:
             self._device_total[where] += largest(weight)
@@ -397,7 +401,8 @@ class Ranking:
         total = self._device_total[where].copy()
         for multipliers, scale, raw in zip(self.multipliers, self.scales, self.raw, strict=True):
             total += multipliers[where] * scale.apply(raw[where])
-        total[~self.fits[where]] = _NEVER
+        if indices is None:
+            total[~self.fits] = _NEVER
         self.total[where] = total
 
 

@@ -33,7 +33,7 @@ class _Standing:
     """How the hosts stand for one kind of request.
 
     :ivar version: of the outlook that they were scored by
-    :ivar seen: how many of the changes they were scored after
+    :ivar seen: how many servers had been placed when they were scored
     """
 
     query: CandidateQuery
@@ -61,7 +61,9 @@ class Standings:
         self._turn = pipeline.lots(len(hosts), seed)
         self._plugins = plugins
         self._rankings: dict[Hashable, _Standing] = {}
-        self._changed: list[int] = []  # hosts that got something, in order
+        self._placed = 0
+        # What that was when each host got something last.
+        self._changed: Ints = np.zeros(len(hosts), dtype=np.int64)
 
     def place(self, key: Hashable, request: RequestSpec) -> Selection | None:
         """Place one server.
@@ -82,7 +84,8 @@ class Standings:
         while len(best := ranking.best()):
             selection = self._take(standing, ranking, best) if ranking.exact else self._search(standing, ranking, best)
             if selection is not None:
-                self._changed.append(int(best[0]))
+                self._placed += 1
+                self._changed[best] = self._placed
                 return selection
         return None
 
@@ -91,7 +94,6 @@ class Standings:
         chosen = [ranking.chosen(table, best) for table in ranking.devices]
         # The host is not scored anew before one of the rankings is asked for again.
         ranking.use(best, chosen, 1)
-        self.hosts.changed(best)
         plan = self.hosts.outlook.plan if self.hosts.outlook else None
         if plan is not None:
             devices = {
@@ -121,21 +123,22 @@ class Standings:
         version = self.hosts.outlook.version if self.hosts.outlook else 0
         if standing.ranking is None:
             allowed = self._allowed(standing.query, request)
-            again = [filter_ for filter_ in self._plugins.filters if not filter_.once_per_request]
+            again = [filter_ for filter_ in self._plugins.filters if filter_.changes(self.hosts, request)]
             weighers = self._plugins.weighers
             standing.ranking = Ranking(self.hosts, request, standing.query, allowed, again, weighers, self._turn)
-        elif standing.version != version or len(self._changed) - standing.seen > len(self.hosts) // 2:
+        elif standing.version != version:
             standing.ranking.refresh()
-        elif standing.seen < len(self._changed):
-            standing.ranking.refresh(np.unique(np.array(self._changed[standing.seen :])))
+        elif standing.seen < self._placed:
+            stale = (self._changed > standing.seen).nonzero()[0]
+            standing.ranking.refresh(stale if len(stale) <= len(self.hosts) // 2 else None)
         if standing.ranking.host_weighers:
             standing.ranking.rescale()
-        standing.version, standing.seen = version, len(self._changed)
+        standing.version, standing.seen = version, self._placed
         return standing.ranking
 
     def _allowed(self, query: CandidateQuery, request: RequestSpec) -> Mask:
         allowed = candidates.rooted(self.hosts.picture, query)[self.hosts.slots]
         for filter_ in self._plugins.filters:
-            if filter_.once_per_request:
+            if not filter_.changes(self.hosts, request):
                 allowed &= filter_.mask(self.hosts, request)
         return allowed

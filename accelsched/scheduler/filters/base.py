@@ -44,6 +44,10 @@ class Filter(ABC):
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self.conf = conf
 
+    def changes(self, hosts: Hosts, request: RequestSpec) -> bool:
+        """Tell whether placing a server of this request may change what this filter says of the host that got it."""
+        return not self.once_per_request
+
     def binds_others(self, hosts: Hosts, request: RequestSpec) -> bool:
         """Tell whether placing a server of this request may rule out hosts that did not get it.
 

@@ -18,6 +18,10 @@ class ServerGroupAntiAffinityFilter(Filter):
     Servers of the same request count as soon as they are placed.
     """
 
+    def changes(self, hosts: Hosts, request: RequestSpec) -> bool:
+        """Return whether the group's policy is anti-affinity."""
+        return hosts.facts.group is not None and hosts.facts.group.policy == "anti-affinity"
+
     def mask(self, hosts: Hosts, request: RequestSpec) -> Mask:
         """Count members: bool[len(hosts)]."""
         group = hosts.facts.group
@@ -36,6 +40,10 @@ class ServerGroupAffinityFilter(Filter):
 
     So the first server of a request binds the others to its host.
     """
+
+    def changes(self, hosts: Hosts, request: RequestSpec) -> bool:
+        """Return whether the group's policy is affinity."""
+        return self.binds_others(hosts, request)
 
     def binds_others(self, hosts: Hosts, request: RequestSpec) -> bool:
         """Return whether the group's policy is affinity."""

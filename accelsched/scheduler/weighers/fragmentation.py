@@ -22,6 +22,8 @@ from accelsched.scheduler.request import RequestSpec
 from accelsched.scheduler.weighers.base import DeviceWeigher, Options
 
 _TYPICAL = 0.95
+_FEW = 64
+"""Finding out which of as many options are alike costs more than to weigh each."""
 _UNCOUNTED = ("MEMORY_MB", "DISK_GB")
 """Shapes that differ in these alone are one: rarely what keeps a device from being used."""
 
@@ -50,22 +52,26 @@ class FragmentationWeigher(DeviceWeigher):
             return np.zeros(len(options))
         typical = _typical(mix, name)
         free = hosts.device_free(name)
-        # Devices of a host that have as much left are as good.
-        alike = options.host * (int(free.max(initial=0)) + 1)
+        host, device, which = options.host, options.device, None
+        if options.need is not None and len(options) > _FEW:
+            # Devices of a host that have as much left are as good.
+            alike = host * (int(free.max()) + 1) + free[host, device]
+            _, first, which = np.unique(alike, return_index=True, return_inverse=True)
+            host, device = host[first], device[first]
+        # How each host is, and below that how each option would leave its host.
+        n = len(hosts)
+        of = np.concatenate([np.arange(n), host])
+        devices = free[of]
         if options.need is not None:
-            alike += free[options.host, options.device]
-        _, first, which = np.unique(alike, return_index=True, return_inverse=True)
-        host, device = options.host[first], options.device[first]
-        own = {c: hosts.free(c)[host] - options.own.get(c, 0) for c in typical.own}
-        devices = free[host]
-        if options.need is not None:
-            devices -= _taken(devices, device, options.need)
-        before = _fragmentation(hosts.take(host), typical)
-        after = typical.fragmentation(own, devices, _able(hosts, typical)[host])
+            _take(devices[n:], device, options.need)
+        own = {c: hosts.free(c)[of] for c in typical.own}
+        for c, left in own.items():
+            left[n:] -= options.own.get(c, 0)
+        fragmentation = typical.fragmentation(own, devices, _able(hosts, typical)[of])
+        gained = fragmentation[n:] - fragmentation[host]
         whole_device = float(hosts.picture.classes[name].capacity.max())
-        weight = np.floor(100.0 / (1.0 + np.exp(-(before - after) / whole_device))) / 100.0
-        every: Floats = weight[which]
-        return every
+        weight: Floats = np.floor(100.0 / (1.0 + np.exp(gained / whole_device))) / 100.0
+        return weight if which is None else weight[which]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,9 +80,9 @@ class Typical:
 
     :ivar groups: what each asks of one device
     :ivar own: what each asks of its host by class, int64[shapes]
-    :ivar amounts: the distinct amounts asked of one device, int64[amounts]
-    :ivar which: which of these amounts each asks for, int64[shapes]
-    :ivar count: of how many devices, int64[shapes]
+    :ivar amounts: what is asked of one device, each with the number of devices once, int64[needs]
+    :ivar counts: of how many devices, int64[needs]
+    :ivar which: which of these needs each has, int64[shapes]
     :ivar share: of all requests, float64[shapes]
     """
 
@@ -84,24 +90,24 @@ class Typical:
     groups: tuple[RequestGroup, ...]
     own: dict[str, Ints]
     amounts: Ints
+    counts: Ints
     which: Ints
-    count: Ints
     share: Floats
 
     @classmethod
     def of(cls, mix: Mix, resource_class: str) -> Typical:
         """Return the shapes of a mix that ask for a class."""
         shapes = [shape for shape in mix.shares if shape.need and shape.need.resource_class == resource_class]
-        needs = [shape.need for shape in shapes if shape.need]
-        amounts, which = np.unique(np.array([need.amount for need in needs], dtype=np.int64), return_inverse=True)
+        needs = [(shape.need.amount, shape.need.count) for shape in shapes if shape.need]
+        distinct = sorted(set(needs))
         classes = sorted({name for shape in shapes for name, _ in shape.own})
         return cls(
             resource_class,
             tuple(shape.device_group for shape in shapes),
             {c: np.array([dict(shape.own).get(c, 0) for shape in shapes], dtype=np.int64) for c in classes},
-            amounts,
-            which,
-            np.array([need.count for need in needs], dtype=np.int64),
+            np.array([amount for amount, _ in distinct], dtype=np.int64),
+            np.array([count for _, count in distinct], dtype=np.int64),
+            np.array([distinct.index(need) for need in needs], dtype=np.int64),
             np.array([mix.shares[shape] for shape in shapes]),
         )
 
@@ -116,17 +122,17 @@ class Typical:
         :param able: whether its devices have what each shape requires, bool[hosts, shapes]
         :returns: float64[hosts], in the unit of the class
         """
-        n, width = len(devices), len(self.amounts) + 1
-        # Each device goes to the first amount that it is too small for; it is too small for all after that, too.
-        first = np.searchsorted(self.amounts, devices, side="right")
-        cell = (first + np.arange(n)[:, None] * width).ravel()
-        left = np.bincount(cell, devices.ravel(), n * width).reshape(n, width).cumsum(axis=1)
-        small = np.bincount(cell, minlength=n * width).reshape(n, width).cumsum(axis=1)
-        runs = able & ((devices.shape[1] - small)[:, self.which] >= self.count)
+        columns = np.ascontiguousarray(devices.T)
+        enough = columns >= self.amounts[:, None, None]
+        usable = (enough * columns).sum(axis=1)
+        usable *= enough.sum(axis=1) >= self.counts[:, None]
+        runs = able
         for name, asked in self.own.items():
-            runs &= own[name][:, None] >= asked
-        usable = devices.sum(axis=1)[:, None] - left[:, self.which]
-        fragmentation: Floats = devices.sum(axis=1) - np.where(runs, usable, 0.0) @ self.share
+            runs = runs & (own[name][:, None] >= asked)
+        # Each host's terms lie side by side and are added up in one order, so that it has the same sum in any company:
+        # a product of matrices rounds by how many hosts there are, and what should be equal is not.
+        terms = usable.T.take(self.which, axis=1) * runs * self.share
+        fragmentation: Floats = columns.sum(axis=0) - terms.sum(axis=1)
         return fragmentation
 
 
@@ -143,15 +149,9 @@ def fragmentation_of(hosts: Hosts, resource_class: str) -> Floats | None:
     mix = hosts.outlook.mix if hosts.outlook else None
     if mix is None or resource_class not in hosts.picture.classes:
         return None
-    return _fragmentation(hosts, _typical(mix, resource_class))
-
-
-def _fragmentation(hosts: Hosts, typical: Typical) -> Floats:
-    def now(part: Hosts) -> Floats:
-        own = {name: part.free(name) for name in typical.own}
-        return typical.fragmentation(own, part.device_free(typical.resource_class), _able(part, typical))
-
-    return hosts.kept(("fragmentation", typical), now)
+    typical = _typical(mix, resource_class)
+    own = {name: hosts.free(name) for name in typical.own}
+    return typical.fragmentation(own, hosts.device_free(resource_class), _able(hosts, typical))
 
 
 def _able(hosts: Hosts, typical: Typical) -> Mask:
@@ -166,23 +166,19 @@ def _find_able(hosts: Hosts, typical: Typical) -> Mask:
     able = np.zeros((len(hosts), len(typical.groups)), dtype=np.bool_)
     for number, group in enumerate(typical.groups):
         qualified = candidates.qualities(hosts.picture, group)[slots] & (rows != NONE)
-        able[:, number] = qualified.sum(axis=1) >= typical.count[number]
+        able[:, number] = qualified.sum(axis=1) >= typical.counts[typical.which[number]]
     return able
 
 
-def _taken(devices: Ints, device: Ints, need: DeviceNeed) -> Ints:
-    """Return what taking one device of each host, and of several the first others that have enough, takes of each.
+def _take(devices: Ints, device: Ints, need: DeviceNeed) -> None:
+    """Take one device of each host, and of several the first others that have enough.
 
-    :param devices: what they have left, int64[hosts, devices]
+    :param devices: what they have left, int64[hosts, devices]; what is taken is taken off
     :param device: the one that is taken first, int64[hosts]
-    :returns: int64[hosts, devices]
     """
     these = np.arange(len(devices))
     if need.count > 1:
         others = devices >= need.amount
         others[these, device] = False
-        chosen = others & (np.cumsum(others, axis=1) < need.count)
-    else:
-        chosen = np.zeros(devices.shape, dtype=np.bool_)
-    chosen[these, device] = True
-    return chosen * need.amount
+        devices -= (others & (np.cumsum(others, axis=1) < need.count)) * need.amount
+    devices[these, device] -= need.amount

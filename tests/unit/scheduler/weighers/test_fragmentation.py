@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from accelsched import conf as options
 from accelsched.scheduler import hosts
+from accelsched.scheduler.hosts import Hosts
 from accelsched.scheduler.outlook import Outlook, Shape
 from accelsched.scheduler.ranking import Ranking, usage_of
 from accelsched.scheduler.weighers.fragmentation import FragmentationWeigher, fragmentation_of
@@ -113,3 +114,24 @@ def test_weights_are_the_published_formula(
             # Where the cut to hundredths falls on a last bit, either side is right.
             either = {math.floor(max(weights) - 1e-9) / 100, math.floor(max(weights) + 1e-9) / 100}
             assert ranking.total[index] in either
+
+
+def test_a_host_is_as_fragmented_alone_as_among_others() -> None:
+    asked = [Pod("p", cpu, 0, 1, milli, frozenset()) for cpu in range(1, 12) for milli in (130, 370, 1000)]
+    history = [pod for number, pod in enumerate(asked) for _ in range(1 + number % 7)]
+    picture, rows = trace.picture_of([Node(f"n{number}", 3 + number, 1, 8, "A") for number in range(40)])
+    outlook = Outlook(Counter(Shape.of(trace.request_of(pod, MODELS).query()) for pod in history))
+    gpus = picture.classes[GPU_CLASS]
+    gpus.used[: gpus.size] = np.arange(gpus.size) * 37 % 1000
+
+    def fleet() -> Hosts:
+        return hosts.align(picture, rows, usage_of(picture), outlook=outlook)
+
+    together = fragmentation_of(fleet(), GPU_CLASS)
+    assert together is not None
+    for count in (1, 2, 3, 7):
+        for first in range(0, 40, count):
+            some = np.arange(first, min(first + count, 40))
+            alone = fragmentation_of(fleet().take(some), GPU_CLASS)
+            assert alone is not None
+            assert np.array_equal(alone, together[some])
