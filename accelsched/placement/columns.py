@@ -119,7 +119,7 @@ class ClassColumns:
             int(self.ceiling[row]),
         )
 
-    def whole(self, rows: Ints | int) -> Ints:
+    def whole(self, rows: Ints | int | slice) -> Ints:
         """Return the capacity of some inventories without their ceilings: what an unused provider has."""
         whole: Ints = self._whole[rows]
         return whole

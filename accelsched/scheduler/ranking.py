@@ -60,7 +60,8 @@ class DeviceTable:
 
     :ivar suffixes: the groups that ask for it, one device each
     :ivar rows: rows of the inventories in the columns of the class, int64[hosts, most devices], NONE for none
-    :ivar most: what may be in use of each for it to serve the need, -1 where it never may: int64, shaped as ``rows``
+    :ivar most: what may be in use of each row of the class for it to serve the need, -1 where it never may:
+        int64[rows of the class + 1], the last one for NONE
     :ivar raw: each weigher's weight of those that can serve it now, float64[weighers, hosts, most devices]
     :ivar weight: the weighers' sum for these, minus infinity for others
     """
@@ -286,7 +287,9 @@ class Ranking:
                 continue
             may = columns.possible(amount) & qualified[columns.slot[: columns.size]]
             # What may be in use for it to serve, by row; one more for those that have none.
-            most = np.append(np.where(may, columns.capacity[: columns.size] - amount, -1), -1)
+            most = np.append(columns.capacity[: columns.size] - amount, -1)
+            if not may.all():
+                most[:-1][~may] = -1
             some_on_roots, all_on_roots = hosts.on_roots(name)
             if name not in shared and all_on_roots and not group.suffix:
                 rows = hosts.own_rows(name)
@@ -299,7 +302,7 @@ class Ranking:
             rows = hosts.device_rows(name)
             need = DeviceNeed(name, amount, len(part.suffixes))
             raw = np.zeros((len(self.device_weighers), *rows.shape))
-            self.devices.append(DeviceTable(need, part.suffixes, rows, most[rows], raw, np.empty(rows.shape)))
+            self.devices.append(DeviceTable(need, part.suffixes, rows, most, raw, np.empty(rows.shape)))
         if group.suffix:
             self.exact &= len(group.resources) == 1 and (len(part.suffixes) == 1 or self.query.isolate)
             self.exact &= not self.query.isolate or len({g.alike() for g in self.query.groups if g.suffix}) == 1
@@ -325,24 +328,10 @@ class Ranking:
 
         :returns: those of the hosts whose scores are still to be added up; all when None
         """
-        usage = self.hosts.usage
         # A slice of everything copies nothing.
         where = slice(None) if indices is None else indices
         part = self.hosts if indices is None else self.hosts.take(indices)
-        fits = self._allowed[where].copy() if indices is None else self._allowed[where]
-        for own in self.own:
-            fits &= usage[own.resource_class][own.rows[where]] <= own.most[where]
-        able: list[Mask] = []
-        for table in self.devices:
-            amount, count = table.need.amount, table.need.count
-            used, most = usage[table.need.resource_class][table.rows[where]], table.most[where]
-            can = used <= most
-            if count == 1:
-                fits &= any_device(can)
-            else:  # unless isolated, one device may serve several of the groups
-                times = can if self.query.isolate else np.where(can, (most - used) // amount + 1, 0)
-                fits &= summed(times) >= count
-            able.append(can)
+        fits, able = self._have_room(where)
         for filter_ in self._filters:
             fits &= filter_.mask(part, self.request)
         self.fits[where] = fits
@@ -360,6 +349,28 @@ class Ranking:
         else:
             self._weigh_without_devices(part, where, fits)
         return indices
+
+    def _have_room(self, where: Ints | slice) -> tuple[Mask, list[Mask]]:
+        """Tell which of some hosts have room for what is asked: bool[hosts]; and which devices, of each table."""
+        usage = self.hosts.usage
+        whole = isinstance(where, slice)
+        fits = self._allowed[where].copy()
+        for own in self.own:
+            fits &= usage[own.resource_class][own.rows[where]] <= own.most[where]
+        able: list[Mask] = []
+        for table in self.devices:
+            used, rows, count = usage[table.need.resource_class], table.rows[where], table.need.count
+            # The whole is compared in the order in which it lies in memory.
+            can = np.append(used <= table.most[:-1], False)[rows] if whole else used[rows] <= table.most[rows]
+            if count == 1:
+                fits &= any_device(can)
+            elif self.query.isolate:
+                fits &= summed(can) >= count
+            else:  # one device may serve several of the groups
+                more = (table.most[rows] - used[rows]) // table.need.amount
+                fits &= summed(np.where(can, 1 + more, 0)) >= count
+            able.append(can)
+        return fits, able
 
     def _weigh_without_devices(self, part: Hosts, where: Ints | slice, fits: Mask) -> None:
         among = np.flatnonzero(fits)

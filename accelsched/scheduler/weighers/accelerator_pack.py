@@ -29,5 +29,11 @@ class AcceleratorPackWeigher(DeviceWeigher):
             return np.zeros(len(options))
         name, rows = options.need.resource_class, options.rows
         columns = hosts.picture.classes[name]
-        share: Floats = 1.0 - (columns.capacity[rows] - hosts.usage[name][rows]) / columns.whole(rows)
+        used = hosts.usage[name]
+        share: Floats
+        if 2 * len(rows) > len(used):  # in the order in which they lie in memory
+            n = len(used)
+            share = (1.0 - (columns.capacity[:n] - used) / np.maximum(columns.whole(slice(n)), 1))[rows]
+        else:
+            share = 1.0 - (columns.capacity[rows] - used[rows]) / columns.whole(rows)
         return share

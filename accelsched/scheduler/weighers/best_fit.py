@@ -40,7 +40,7 @@ class BestFitWeigher(DeviceWeigher):
         devices = [need.resource_class] if need else sorted(hosts.picture.classes.keys() - HOST_CLASSES)
         for name in devices:
             free = hosts.device_free(name).sum(axis=1)[options.host]
-            most = hosts.fixed(("devices in all", name), partial(_in_all, name=name))
+            most = hosts.whole().fixed(("devices in all", name), partial(_in_all, name=name))
             asked = need.amount * need.count if need else 0
             left += (free - asked) / (2.0 * len(devices) * max(1.0, float(most.max(initial=0.0))))
         if need is None:

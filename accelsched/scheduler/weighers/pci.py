@@ -55,6 +55,5 @@ def _free_in_fleet(hosts: Hosts, classes: frozenset[str]) -> Mask:
     for name in classes:
         columns = hosts.picture.classes[name]
         n = columns.size
-        some = hosts.usage.get(name, columns.used)[:n] < columns.capacity[:n]
-        free[columns.slot[:n][some]] = True
+        free[columns.slot[:n]] |= hosts.usage.get(name, columns.used)[:n] < columns.capacity[:n]
     return free
