@@ -111,11 +111,7 @@ def replace_each(session: Session, claims: Sequence[Claim]) -> list[errors.Accel
     drafts, refusals = _drafts(session, claims)
     stocks = claim_rows.stocks(session, set().union(*(draft.providers for draft in drafts)))
     ruled = _ruled(stocks)
-    together, apart = drafts, []
-    if ruled and len(claims) > 1:
-        # What a capacity rule makes of a claim is known only once the claims before it are written.
-        apart = [draft for draft in drafts if draft.providers & ruled]
-        together = [draft for draft in drafts if not draft.providers & ruled]
+    together, apart = _parted(session, drafts, ruled) if ruled and len(claims) > 1 else (drafts, [])
     admitted: list[_Draft] = []
     for draft in together:
         try:
@@ -171,6 +167,23 @@ def fitting(session: Session, changes: Sequence[ConsumerAllocation]) -> list[Con
                 stocks[key].used += amount
             kept.append(change)
     return kept
+
+
+def _parted(session: Session, drafts: Sequence[_Draft], ruled: set[int]) -> tuple[list[_Draft], list[_Draft]]:
+    """Return the claims that capacity rules let go together, and those to be decided when these are written.
+
+    The former only add to what the providers with a rule carry, and all of it is allowed at once. What a rule makes
+    of any other is known only once those before it are written.
+    """
+    sharers = capacity_rules.sharers(session, ruled)
+    together: list[_Draft] = []
+    apart: list[_Draft] = []
+    for draft in drafts:
+        fits = not draft.providers & ruled or all(
+            not part.held and capacity_rules.take(sharers, part.change.allocations) for part in draft.parts
+        )
+        (together if fits else apart).append(draft)
+    return together, apart
 
 
 def _ruled(stocks: Mapping[Key, Stock]) -> set[int]:

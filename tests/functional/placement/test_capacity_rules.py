@@ -8,6 +8,7 @@ import random
 import threading
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import fleets
@@ -33,11 +34,12 @@ from accelsched.placement import (
     usages,
 )
 from accelsched.placement.candidates import CandidateQuery, RequestGroup
-from accelsched.placement.claims import ConsumerAllocation
+from accelsched.placement.claims import Claim, ConsumerAllocation
 from accelsched.placement.fleet import Fleet
 from accelsched.placement.inventories import Amounts
 from accelsched.placement.partitioning import Budget, Held, OneType, Position, Profile, Rule, Slices
 from accelsched.placement.search import ProviderFilter
+from accelsched.placement.write_queue import WriteQueue
 
 A, B, C = "CUSTOM_A", "CUSTOM_B", "CUSTOM_C"
 ONE_TYPE = OneType(frozenset({A, B}))
@@ -258,20 +260,50 @@ def test_an_agents_rule_that_is_broken_already_lets_nothing_more_in(database: Da
     assert offered(fleet, gpu) == set()
 
 
+@pytest.mark.parametrize(
+    ("rule", "wanted", "refused"),
+    [(ONE_TYPE, (A, B, A), {1}), (BUDGET, (B, B, A, B, A, A), {3, 5}), (SLICES, (B, A, B, A, C, A), {2, 4})],
+    ids=["one_type", "budget", "slices"],
+)
+def test_claims_that_share_a_transaction_are_decided_one_after_the_other(
+    database: Database, rule: Rule, wanted: Sequence[str], refused: set[int]
+) -> None:
+    gpu, other = new_gpu(database, rule), new_gpu(database, rule)
+    before = claim(database, other, {A: 2})
+    changes = [ConsumerAllocation(str(uuid.uuid4()), "p", "u", {gpu: {name: 1}}) for name in wanted]
+    some = [Claim([change]) for change in changes]
+    # What one gives back, the next claims have not been counting on.
+    some.insert(1, Claim([ConsumerAllocation(before, "p", "u", {other: {A: 1}})]))
+    outcomes = database.transact(lambda session: claims.replace_each(session, some))
+    assert outcomes.pop(1) is None
+    assert {number for number, outcome in enumerate(outcomes) if outcome is not None} == refused
+    assert all(isinstance(outcomes[number], errors.CapacityExceededError) for number in refused)
+    check(database, gpu, rule)
+    check(database, other, rule)
+
+
 @pytest.mark.parametrize("rule", [ONE_TYPE, BUDGET, SLICES], ids=["one_type", "budget", "slices"])
 def test_claims_at_the_same_time_keep_the_rule(database: Database, rule: Rule) -> None:
     gpu = new_gpu(database, rule)
     refused = Counter[str]()
+    queues = [WriteQueue(database, claims.replace_each) for _ in range(2)]
+
+    def claim_with_others(consumer: str, amounts: dict[str, int]) -> str:
+        change = ConsumerAllocation(consumer, "p", "u", {gpu: amounts} if amounts else {})
+        dice.choice(queues).write(Claim([change]))
+        return consumer
+
+    dice = random.Random(1)
 
     def work(seed: int) -> None:
-        dice = random.Random(seed)
+        own = random.Random(seed)
         mine: list[str] = []
         for _ in range(12):
-            if mine and dice.random() < 0.4:
-                claim(database, gpu, {}, mine.pop())
+            if mine and own.random() < 0.4:
+                claim_with_others(mine.pop(), {})
                 continue
             try:
-                mine.append(claim(database, gpu, {dice.choice((A, B)): 1}))
+                mine.append(claim_with_others(str(uuid.uuid4()), {own.choice((A, B)): 1}))
             except errors.CapacityExceededError:
                 refused["full"] += 1
 
