@@ -146,6 +146,7 @@ class Assignment(TypedDict):
     devices: list[DeviceAllocation]
     order: NotRequired[PowerOrder]  # none: it is to run
     numa: NotRequired[list[NumaPlacedNode]]  # by the server's nodes; not there when it asked for none
+    restore: NotRequired[ImageSpec]  # what its disk is made of, where that is not an overlay of the image
     incarnation: NotRequired[int]  # 1 when not there; one of a smaller number is removed and built anew
     metadata: dict[str, str]
     user_data: str | None  # base64, as the user gave it

@@ -27,9 +27,15 @@ class ControlPlane:
         :raises accelsched.errors.ConfigurationError: when a plug-in does not load
         """
         name = socket.gethostname()
-        self._scheduler = Scheduler(conf, db, fleet, rpc.AgentClient(transport))
+        agents = rpc.AgentClient(transport)
+        self._scheduler = Scheduler(conf, db, fleet, agents)
         self._discarder = Discarder(db, Images(conf), conf.scheduler.poll_interval)
-        controller = Controller(db, conf.scheduler.max_attempts, lambda: self._scheduler.place({}))
+        controller = Controller(
+            db,
+            conf.scheduler.max_attempts,
+            lambda: self._scheduler.place({}),
+            lambda agent, host: agents.sync(agent, [host]),
+        )
         self._servers = [
             rpc.serve(transport, rpc.CONTROLLER_TOPIC, name, controller),
             rpc.serve(transport, rpc.SCHEDULER_TOPIC, name, self._scheduler),

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accelsched import wire
-from accelsched.compute import hosts, orders, rebuilding
+from accelsched.compute import hosts, orders, rebuilding, shelving, states
 from accelsched.db import instance_actions
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Server, as_iso
@@ -30,7 +30,7 @@ def _assignment(server: Server) -> wire.Assignment:
     assignment: wire.Assignment = {
         "server_uuid": server.uuid,
         "host": server.host or "",
-        "desired": cast("Literal['active', 'deleted']", server.desired),
+        "desired": "active" if server.desired == "active" else "deleted",
         "name": server.name,
         "project_id": server.project_id,
         "user_id": server.user_id,
@@ -50,36 +50,42 @@ def _assignment(server: Server) -> wire.Assignment:
         assignment["order"] = cast("wire.PowerOrder", told)
     if server.numa:
         assignment["numa"] = cast("list[wire.NumaPlacedNode]", server.numa)
+    if server.shelved_image is not None and server.incarnation > server.built:
+        assignment["restore"] = cast("wire.ImageSpec", server.shelved_image)
     if server.incarnation > 1:
         assignment["incarnation"] = server.incarnation
     return assignment
 
 
-def observe(session: Session, seen: wire.Observation, max_attempts: int) -> Literal["gone", "unplaced"] | None:
+def observe(
+    session: Session, seen: wire.Observation, max_attempts: int
+) -> Literal["gone", "unplaced", "offloaded"] | None:
     """Take over what an agent saw of one server. What is no longer true of it is ignored.
 
     :param max_attempts: hosts on which a server's first build is tried
-    :returns: ``gone`` when the server is gone for good now, its allocations with it; ``unplaced`` when it wants another
-        host
+    :returns: ``gone`` when the server is gone from the host now, its allocations with it; ``unplaced`` when it wants
+        another host; ``offloaded`` when it is to leave this one
     """
     server = session.scalars(select(Server).where(Server.uuid == seen["server_uuid"]).with_for_update()).one_or_none()
     # An agent that was away may speak of a server that has been moved or removed since.
     if server is None or server.deleted_at is not None or server.host != seen["host"]:
         return None
-    now = utcnow()
-    server.updated_at = now
+    server.updated_at = utcnow()
     server.detail = seen["detail"][:255]
-    if server.desired == "deleted":
-        if seen["state"] != "gone":
-            return None
-        claims.release(session, [server.uuid])
-        server.deleted_at = now
-        server.detail = ""
-        instance_actions.finish(session, [server.id], host=seen["host"])
-        return "gone"
+    if server.desired != "active":
+        return _left(session, server) if seen["state"] == "gone" else None
     if not rebuilding.observed(session, server, seen):
         return None
+    shelves = server.task is not None and server.task.startswith("shelving")
     orders.observed(session, server, seen)
+    if shelves and server.task is None and seen.get("order_fault") is None:
+        shelving.offload(server)
+        return "offloaded"
+    return _stays(session, server, seen, max_attempts)
+
+
+def _stays(session: Session, server: Server, seen: wire.Observation, max_attempts: int) -> Literal["unplaced"] | None:
+    """Take over how a server is on the host that it is to be on."""
     match seen["state"]:
         case "gone":
             # Wanted, yet nothing of it is left: say so rather than build it again over lost data.
@@ -93,6 +99,18 @@ def observe(session: Session, seen: wire.Observation, max_attempts: int) -> Lite
     return None
 
 
+def _left(session: Session, server: Server) -> Literal["gone"]:
+    """Take over that nothing is left of a server on a host that it was to leave."""
+    if server.desired == "shelved":
+        shelving.off_host(session, server)
+        return "gone"
+    claims.release(session, [server.uuid])
+    server.deleted_at = utcnow()
+    server.detail = ""
+    instance_actions.finish(session, [server.id], host=server.host)
+    return "gone"
+
+
 def _fail(server: Server, fault: wire.Fault) -> None:
     server.state = "error"
     server.fault = {"code": 500, **fault, "created": as_iso(utcnow())}
@@ -103,6 +121,9 @@ def _not_built(
 ) -> Literal["unplaced"] | None:
     """Take over that a build failed: blame the host, and try another one if it was the server's first build."""
     fault: wire.Fault = seen["fault"] or {"message": "The build failed.", "details": ""}
+    if server.state == states.SHELVED:
+        shelving.not_built(session, server)
+        return None
     first = server.state == "building"
     if first:
         hosts.note_build(session, seen["host"], failed=True)
@@ -116,6 +137,8 @@ def _not_built(
 
 def _be(session: Session, server: Server, state: str, host: str) -> None:
     """Take over what a server that is there does."""
+    if server.state == states.SHELVED:
+        shelving.built(session, server)
     if not server.held_in_error:
         server.state = state
         server.fault = None

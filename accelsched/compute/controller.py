@@ -11,9 +11,11 @@ from typing import Any
 import tenacity
 from oslo_db import exception as db_exception
 from oslo_log import log
+from sqlalchemy import select
 
 from accelsched import rpc, wire
 from accelsched.compute import assignments, hosts
+from accelsched.db.compute import Host
 from accelsched.db.engine import Database
 
 LOG = log.getLogger(__name__)
@@ -24,14 +26,22 @@ class Controller:
 
     target = rpc.endpoint_target()
 
-    def __init__(self, db: Database, max_attempts: int, place: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        max_attempts: int,
+        place: Callable[[], None],
+        sync: Callable[[str, str], None],
+    ) -> None:
         """
         :param max_attempts: hosts on which a server's first build is tried
         :param place: called when there may be servers to place
+        :param sync: called with an agent and its host when something else is wanted there
         """
         self._db = db
         self._max_attempts = max_attempts
         self._place = place
+        self._tell = sync
 
     # Two agents that report a new custom class at the same moment: the second finds it there when it tries again.
     @tenacity.retry(
@@ -72,6 +82,18 @@ class Controller:
                         observation["fault"]["message"] if observation["fault"] else "no reason was given",
                     )
                     self._place()
+                case "offloaded":
+                    self._sync(observation["host"])
+
+    def _sync(self, host: str) -> None:
+        """Have the agent of a host look at what is wanted there; it does so by itself, only later."""
+        with self._db.reading() as session:
+            agent = session.scalar(select(Host.agent).where(Host.name == host))
+        try:
+            if agent is not None:
+                self._tell(agent, host)
+        except rpc.MESSAGING_ERRORS as exc:
+            LOG.warning("The agent of host %s could not be told: %s", host, exc)
 
 
 # An RPC argument has the module's name.

@@ -61,6 +61,7 @@ SUSPEND = Order("suspend", frozenset({"active"}), "suspending", "suspended")
 RESUME = Order("resume", frozenset({"suspended"}), "resuming", "running")
 RESCUE = Order("rescue", frozenset({"active", "stopped", "error"}), "rescuing", "rescued")
 UNRESCUE = Order("unrescue", frozenset({"rescued"}), "unrescuing", "running", reboot="hard")
+SHELVE = Order("shelve", frozenset({"active", "stopped", "paused", "suspended"}), "shelving", "stopped")
 CREATE_IMAGE = Order(
     "createImage",
     frozenset({"active", "stopped", "paused", "suspended"}),
@@ -75,7 +76,7 @@ CREATE_BACKUP = Order(
 
 ALL = (
     *(START, STOP, SOFT_REBOOT, HARD_REBOOT, PAUSE, UNPAUSE, SUSPEND, RESUME, RESCUE, UNRESCUE),
-    *(CREATE_IMAGE, CREATE_BACKUP),
+    *(CREATE_IMAGE, CREATE_BACKUP, SHELVE),
 )
 _AS_IT_IS: dict[str, Power] = {
     states.ACTIVE: "running",
@@ -170,8 +171,11 @@ def reset_state(
 
     :param state: ``error`` holds until an order is carried out or it is reset; ``active`` until its agent sees it
     :raises accelsched.errors.NotFoundError: when there is no such server
+    :raises accelsched.errors.ConflictError: when it is on no host, where nobody could see it
     """
     server = servers.alive(session, uuid, project_id)
+    if server.state == states.SHELVED:
+        raise errors.ConflictError(f"Cannot 'resetState' instance {uuid} while it is on the shelf; unshelve it")
     server.state = state
     server.fault = None
     server.task = None

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accelsched import errors, wire
-from accelsched.compute import hosts, orders, servers, snapshots, states
+from accelsched.compute import hosts, orders, servers, shelving, snapshots, states
 from accelsched.db import instance_actions
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Host, Request, Server
@@ -120,6 +120,9 @@ def evacuate_host(session: Session, name: str, origin: instance_actions.Origin) 
     ).all()
     for server in rows:
         _move(session, server, None, origin)
+    leaving = select(Server).where(Server.host == name, Server.deleted_at.is_(None), Server.desired == "shelved")
+    for server in session.scalars(leaving.with_for_update()):
+        shelving.off_host(session, server)
     return len(rows)
 
 
@@ -152,9 +155,9 @@ def observed(session: Session, server: Server, seen: wire.Observation) -> bool:
         return False
     if incarnation > server.built and seen["state"] != "building":
         server.built = incarnation
-        if server.task == TASK:
+        if server.task in (TASK, shelving.UNSHELVING):
             server.task = None
-            for action in ("rebuild", "evacuate"):
+            for action in ("rebuild", "evacuate", "unshelve"):
                 instance_actions.finish(session, [server.id], action=action, host=seen["host"], fault=seen["fault"])
     return True
 

@@ -302,8 +302,10 @@ def delete(
     server = alive(session, uuid_, project_id)
     check_unlocked(server, admin=admin)
     now = utcnow()
-    if server.desired == "active":
+    if server.desired != "deleted":
         snapshots.abandon(session, server, "The server was deleted meanwhile.")
+        if server.shelved_image is not None:
+            snapshots.unwanted(session, [server.shelved_image["id"]])
         session.execute(
             update(Server).where(Server.id == server.id).values(desired="deleted", task=None, updated_at=now)
         )

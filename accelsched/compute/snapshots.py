@@ -82,7 +82,7 @@ def abandon(session: Session, server: Server, why: str) -> None:
     :param why: for the instance action's event
     """
     order = server.power_order
-    if order is not None and server.task is not None and "snapshot" in order:
+    if order is not None and server.task is not None and "snapshot" in order and server.shelved_image is None:
         ended(session, order, failed=True)
         fault = {"message": why, "details": ""}
         instance_actions.finish(session, [server.id], up_to_order=order["number"], fault=fault)

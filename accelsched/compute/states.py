@@ -12,6 +12,8 @@ stopped              SHUTOFF          stopped                   shut down
 paused               PAUSED           paused                    paused
 suspended            SUSPENDED        suspended                 shut down
 rescued              RESCUE           rescued                   running
+shelved              SHELVED_         shelved_                  shut down
+                     OFFLOADED        offloaded
 error                ERROR            error                     none
 under an order       as its state *   ...        the order's    ...
 to be deleted        as its state     ...        deleting       ...
@@ -36,6 +38,7 @@ STOPPED = "stopped"
 PAUSED = "paused"
 SUSPENDED = "suspended"
 RESCUED = "rescued"
+SHELVED = "shelved"
 ERROR = "error"
 
 NO_POWER_STATE, RUNNING, PAUSED_POWER, SHUT_DOWN = 0, 1, 3, 4
@@ -68,6 +71,7 @@ _STATES = {
     PAUSED: NovaState("PAUSED", "paused", None, PAUSED_POWER),
     SUSPENDED: NovaState("SUSPENDED", "suspended", None, SHUT_DOWN),
     RESCUED: NovaState("RESCUE", "rescued", None, RUNNING),
+    SHELVED: NovaState("SHELVED_OFFLOADED", "shelved_offloaded", None, SHUT_DOWN),
     ERROR: NovaState("ERROR", "error", None, NO_POWER_STATE),
 }
 _DELETED = NovaState("DELETED", "deleted", None, NO_POWER_STATE)
@@ -123,7 +127,7 @@ def having_field(field: str, value: object) -> ColumnElement[bool]:
     if field == "task_state":
         idle = and_(alive, Server.task.is_(None))
         under_order = and_(Server.task == value, Server.deleted_at.is_(None))
-        return and_(idle if value is None else or_(idle, under_order), Server.desired == "active")
+        return and_(idle if value is None else or_(idle, under_order), Server.desired != "deleted")
     if field == "vm_state" and value == "deleted":
         return Server.deleted_at.is_not(None)
     return alive

@@ -160,11 +160,13 @@ class Server(Base):
     metadata_: Mapped[dict[str, str]] = mapped_column("metadata", JSON, default=dict)
     flavor: Mapped[dict[str, Any]] = mapped_column(JSON)  # wire.FlavorSpec and its id, as it was
     image: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # wire.ImageSpec, as it was
+    # What its disk is made of when it is taken from the shelf: wire.ImageSpec, of which only the id is known before.
+    shelved_image: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     user_data: Mapped[long_text | None]
     key_name: Mapped[str | None] = mapped_column(String(255))
     public_key: Mapped[long_text | None]  # as it was: the key pair may be deleted
     config_drive: Mapped[bool] = mapped_column(Boolean, default=False)
-    desired: Mapped[str] = mapped_column(String(16), default="active")  # active, deleted
+    desired: Mapped[str] = mapped_column(String(16), default="active")  # active, shelved, deleted
     power_order: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # the last; see compute.orders
     task: Mapped[str | None] = mapped_column(String(32))  # Nova's task_state until that order is carried out
     incarnation: Mapped[int] = mapped_column(Integer, default=1)  # grows when it is to be built anew

@@ -27,6 +27,8 @@ from accelsched.scheduler import groups
 from accelsched.scheduler.pipeline import Selection
 
 CONSUMER_TYPE = "INSTANCE"
+# Tasks of servers that are there and want a host, or another one.
+_MOVING = ("rebuilding", "unshelving")
 
 
 class Unplaced(NamedTuple):
@@ -47,7 +49,7 @@ def _wanting(request: Request) -> ColumnElement[bool]:
     if request.server_id is None:
         wanting = [Server.request_id == request.id, Server.host.is_(None), Server.state == "scheduling"]
     else:
-        wanting = [Server.id == request.server_id, Server.task == "rebuilding", Server.incarnation == Server.built]
+        wanting = [Server.id == request.server_id, Server.task.in_(_MOVING), Server.incarnation == Server.built]
     return and_(*wanting, Server.desired == "active", Server.deleted_at.is_(None))
 
 
@@ -210,12 +212,10 @@ def give_up(session: Session, request: Request, message: str) -> None:
         last = f" The last: {server.fault['message']}" if server.failed_hosts and server.fault else ""
         fault = {"code": 500, "message": f"{message}{tried}{last}", "details": "", "created": as_iso(now)}
         server.state, server.fault = "error", fault
-    instance_actions.finish(
-        session,
-        [server.id for server in left],
-        action="create" if request.server_id is None else "evacuate",
-        fault={"message": message, "details": ""},
-    )
+    for action in ("create",) if request.server_id is None else ("evacuate", "unshelve"):
+        instance_actions.finish(
+            session, [server.id for server in left], action=action, fault={"message": message, "details": ""}
+        )
 
 
 def explain(session: Session, request_id: int, sequence: int, explanation: Mapping[str, Any]) -> None:

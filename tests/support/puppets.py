@@ -31,7 +31,10 @@ class Site:
     def __init__(self, db: Database, scheduler: Scheduler) -> None:
         self.db = db
         self.scheduler = scheduler
-        self.controller = Controller(db, 3, lambda: scheduler.place({}))
+        self.told: list[tuple[str, str]] = []  # agents, and of which host
+        self.controller = Controller(
+            db, 3, lambda: scheduler.place({}), lambda agent, host: self.told.append((agent, host))
+        )
         for name in ("h0", "h1", "h2", "h3"):
             self.controller.report_host({}, fleets.host_report(name, gpus=1, vgpus=2))
         scheduler.start()

@@ -17,7 +17,7 @@ from accelsched.api.compute import microversion, server_create, server_rebuild
 from accelsched.api.compute import server_schemas as schemas
 from accelsched.api.compute import server_views as views
 from accelsched.api.compute.servers import ServerResource, delete, hint
-from accelsched.compute import images, orders, rebuilding, snapshots
+from accelsched.compute import images, orders, rebuilding, servers, shelving, snapshots, zones
 from accelsched.db.compute import Server
 from accelsched.db.instance_actions import Origin
 from accelsched.policies import servers as rules
@@ -42,8 +42,14 @@ _NOT_DONE = frozenset(
         *("addFixedIp", "addFloatingIp", "addSecurityGroup", "changePassword", "confirmResize"),
         *("injectNetworkInfo", "migrate", "os-getRDPConsole", "os-getSPICEConsole"),
         *("os-getSerialConsole", "os-getVNCConsole", "os-migrateLive", "removeFixedIp", "removeFloatingIp"),
-        *("removeSecurityGroup", "resetNetwork", "resize", "restore", "revertResize", "shelve"),
-        *("shelveOffload", "trigger_crash_dump", "unshelve"),
+        *(
+            "removeSecurityGroup",
+            "resetNetwork",
+            "resize",
+            "restore",
+            "revertResize",
+        ),
+        *("trigger_crash_dump",),
     }
 )
 _ACTION: jsonschema.protocols.Validator = resources.validator({"type": "object"})
@@ -76,6 +82,9 @@ class Actions(ServerResource):
             "unlock": self._unlock,
             "os-resetState": self._reset_state,
             "rescue": self._rescue,
+            "shelve": self._shelve,
+            "shelveOffload": self._shelve_offload,
+            "unshelve": self._unshelve,
             "createImage": self._create_image,
             "createBackup": self._create_backup,
         }
@@ -190,10 +199,11 @@ class Actions(ServerResource):
     def _create_image(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
         """Have an image made of a server's disk."""
         resources.check(schemas.CREATE_IMAGE, arguments)
-        return self._snapshot(
+        image_id = self._snapshot(
             *(req, uuid, orders.CREATE_IMAGE, rules.SERVERS + "create_image"),
             lambda server: snapshots.record(server, arguments["name"], "snapshot", arguments.get("metadata", {})),
         )
+        return self._made(req, image_id)
 
     def _create_backup(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
         """Have an image made of a server's disk, and older ones of its kind deleted."""
@@ -209,11 +219,59 @@ class Actions(ServerResource):
             self._services.db.transact(lambda session: snapshots.unwanted(session, kept))
             return _ACCEPTED
         properties = {**arguments.get("metadata", {}), "backup_type": kind}
-        return self._snapshot(
+        image_id = self._snapshot(
             *(req, uuid, orders.CREATE_BACKUP, _BACKUP),
             lambda server: snapshots.record(server, arguments["name"], "backup", properties),
             outdated=kept[rotation - 1 :],
         )
+        return self._made(req, image_id)
+
+    def _made(self, req: falcon.Request, image_id: str) -> Answer:
+        """Answer which image was made."""
+        if microversion.version_of(req).minor >= 45:
+            return Answer(falcon.HTTP_202, {"image_id": image_id})
+        return Answer(falcon.HTTP_202, location=self._images.url(image_id))
+
+    def _shelve(self, req: falcon.Request, uuid: str, _arguments: Any) -> Answer:
+        """Have a server stopped, its disk put into an image, and its host freed of it."""
+        rule = "os_compute_api:os-shelve:shelve"
+        if not snapshots.has_disk(self._get(uuid, self._scope(resources.context_of(req), rule)).server):
+            return self._order(req, uuid, orders.SHELVE, rule)
+        self._snapshot(
+            *(req, uuid, orders.SHELVE, rule),
+            lambda server: snapshots.record(server, f"{server.name[:247]}-shelved", "snapshot", {}),
+        )
+        return _ACCEPTED
+
+    def _shelve_offload(self, req: falcon.Request, uuid: str, _arguments: Any) -> Answer:
+        """Refuse: servers are offloaded as soon as they are shelved, so none is ever shelved only."""
+        server = self._get(
+            uuid, self._scope(resources.context_of(req), "os_compute_api:os-shelve:shelve_offload")
+        ).server
+        servers.check_state(server, "shelveOffload", ())
+        return _ACCEPTED
+
+    def _unshelve(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
+        """Have a server built again from its image, on a host of the schedulers' choice."""
+        resources.check(schemas.unshelve(microversion.version_of(req).minor), arguments)
+        arguments = arguments or {}
+        context, rule = resources.context_of(req), "os_compute_api:os-shelve:unshelve"
+        if arguments.get("host") is not None:
+            policies.require(self._services.enforcer, context, "os_compute_api:os-shelve:unshelve_to_host")
+        server, admin = self._get(uuid, self._scope(context, rule)).server, self._is_admin(req)
+        shelving.check_shelved(server, "unshelve", admin=admin)
+        zone = arguments.get("availability_zone")
+        with self._services.db.reading() as session:
+            if zone is not None and zone not in zones.available(session, self._services.conf.default_availability_zone):
+                raise errors.InvalidError("The requested availability zone is not available")
+        try:
+            image = None if server.shelved_image is None else self._images.get(server.shelved_image["id"], None)
+        except errors.InvalidError as exc:
+            raise errors.ConflictError(f"Cannot 'unshelve' instance {uuid}: its disk is lost: {exc}") from exc
+        wanted = shelving.Unshelve(image, zone, arguments.get("host"))
+        self._change(req, uuid, rule, functools.partial(shelving.unshelve, wanted=wanted, admin=admin))
+        hint("place", self._services.scheduler.place)
+        return _ACCEPTED
 
     def _snapshot(
         self,
@@ -223,8 +281,8 @@ class Actions(ServerResource):
         rule: str,
         record: Callable[[Server], dict[str, Any]],
         **beside: Any,
-    ) -> Answer:
-        """Make an image, as the user, and order the server's agent to fill it.
+    ) -> str:
+        """Make an image, as the user, and order the server's agent to fill it; return its id.
 
         :param record: what the image service is told of it
         :param beside: what the order says besides
@@ -239,9 +297,7 @@ class Actions(ServerResource):
         except errors.AccelschedError:  # somebody was quicker
             self._services.db.transact(lambda session: snapshots.unwanted(session, [image_id]))
             raise
-        if microversion.version_of(req).minor >= 45:
-            return Answer(falcon.HTTP_202, {"image_id": image_id})
-        return Answer(falcon.HTTP_202, location=self._images.url(image_id))
+        return image_id
 
     def _token(self, req: falcon.Request) -> str | None:
         """Return the token that the image service is asked with, None for the service's own credentials."""

@@ -281,17 +281,23 @@ _EVACUATE_STEPS: list[tuple[int, dict[str, Any]]] = [
     (29, {"force": _FLAG}),
     (68, {"force": None}),
 ]
+_UNSHELVE_STEPS: list[tuple[int, dict[str, Any]]] = [
+    (1, {}),
+    (77, {"availability_zone": _TEXT}),
+    (91, {"availability_zone": {"anyOf": [_TEXT, {"type": "null"}]}, "host": _TEXT}),
+]
 
 
 def _argument_validators(
-    base: dict[str, Any], steps: list[tuple[int, dict[str, Any]]], required: list[str]
+    base: dict[str, Any], steps: list[tuple[int, dict[str, Any]]], required: list[str], *, nullable: bool = False
 ) -> list[tuple[int, jsonschema.protocols.Validator]]:
     made: list[tuple[int, jsonschema.protocols.Validator]] = []
     properties = base
     for minor, change in steps:
         properties = _applied(properties, change)
         needed = [key for key in required if key in properties]
-        schema = {"type": "object", "properties": properties, "required": needed, "additionalProperties": False}
+        kinds = ["object", "null"] if nullable else "object"
+        schema = {"type": kinds, "properties": properties, "required": needed, "additionalProperties": False}
         made.append((minor, validator(schema)))
     return made
 
@@ -318,6 +324,7 @@ def lock(minor: int) -> jsonschema.protocols.Validator:
 
 _REBUILDS = _argument_validators(_REBUILD, _REBUILD_STEPS, ["imageRef"])
 _EVACUATIONS = _argument_validators({}, _EVACUATE_STEPS, ["onSharedStorage"])
+_UNSHELVES = _argument_validators({}, _UNSHELVE_STEPS, [], nullable=True)
 
 
 def rebuild(minor: int) -> jsonschema.protocols.Validator:
@@ -328,3 +335,8 @@ def rebuild(minor: int) -> jsonschema.protocols.Validator:
 def evacuate(minor: int) -> jsonschema.protocols.Validator:
     """Return the validator of the argument of ``evacuate`` at microversion ``2.minor``."""
     return [schema for since, schema in _EVACUATIONS if since <= minor][-1]
+
+
+def unshelve(minor: int) -> jsonschema.protocols.Validator:
+    """Return the validator of the argument of ``unshelve`` at microversion ``2.minor``."""
+    return [schema for since, schema in _UNSHELVES if since <= minor][-1]

@@ -42,6 +42,8 @@ STEPS: dict[str, tuple[Any, str, str]] = {
     "after destroy": (libvirt.virDomain, "destroy", "after"),
     "after the save": (libvirt.virDomain, "managedSave", "after"),
     "after the backup's begin": (libvirt.virDomain, "backupBegin", "after"),
+    "before the restore": (storage.ImageCache, "save", "before"),
+    "after the restore": (storage.ImageCache, "save", "after"),
     "before the upload": (ImageClient, "upload", "before"),
     "after the upload": (ImageClient, "upload", "after"),
     "before the order is noted": (instance.Instance, "note_order", "before"),

@@ -274,6 +274,47 @@ def test_an_agent_killed_while_it_rescues_a_server_or_ends_that_has_done_so_afte
     assert (node.state / "instances" / server["server_uuid"] / "disk.rescue").exists() == (not back)
 
 
+@pytest.mark.parametrize("step", ["after destroy", "before the upload", "after the upload"])
+def test_an_agent_killed_while_it_shelves_a_server_has_done_so_after_its_restart(
+    node: Node, server: Any, images: Any, step: str
+) -> None:
+    node.options += [f'glance.endpoint_override="{images.url}"', "agent.shutdown_timeout=0"]
+    image_id = images.queued()
+    node.want(server)
+    node.run()
+    node.wait_for("active")
+    node.stop()
+    node.want({**server, "order": {"number": 1, "power": "stopped", "reboot": None, "snapshot": image_id}})
+    node.run(step)
+    node.wait_killed()
+    node.run()
+    patience.wait(lambda: node.obeyed(1) == ["stopped"], told=node.said)
+    assert images.uploads == [image_id]
+    node.want({**server, "desired": "deleted"})
+    node.wait_for("gone")
+    node.stop()
+    assert not node.domains()
+    assert not (node.state / "instances" / server["server_uuid"]).exists()
+
+
+@pytest.mark.parametrize("step", ["before the restore", "after the restore", "after define", "after start"])
+def test_an_agent_killed_while_it_restores_a_server_finishes_after_its_restart(
+    node: Node, server: Any, images: Any, tmp_path: Path, step: str
+) -> None:
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(tmp_path / "disk"), "1G"], check=True)
+    disk = (tmp_path / "disk").read_bytes()
+    node.options.append(f'glance.endpoint_override="{images.url}"')
+    node.want({**server, "restore": images.add(disk, "qcow2"), "incarnation": 2})
+    node.run(step)
+    node.wait_killed()
+    node.run()
+    node.wait_for("active")
+    node.stop()
+    instance = node.state / "instances" / server["server_uuid"]
+    assert sorted(path.name for path in instance.glob("disk*")) == ["disk", "disk.config"]
+    assert node.hypervisor.lookupByUUIDString(server["server_uuid"]).isActive()
+
+
 def test_a_domain_without_our_mark_is_left_alone(node: Node, server: Any) -> None:
     stranger = node.hypervisor.defineXML(
         "<domain type='qemu'><name>accelsched-stranger</name><memory unit='MiB'>64</memory>"

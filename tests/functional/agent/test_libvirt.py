@@ -16,6 +16,7 @@ import pytest
 from stack import guest as guests
 
 from accelsched import errors, wire
+from accelsched.agent.virt.libvirt import storage
 
 URI = "qemu:///system"
 
@@ -191,6 +192,21 @@ def test_an_image_of_a_server_has_what_was_on_its_disk_whether_it_runs_or_not(
             controller.wait_for(lambda: "boot 2" in _console(running, copy["server_uuid"]))  # noqa: B023
             assert b"backing" not in images.images[image_id][1][:1024]
             controller.assign({**copy, "desired": "deleted"})
+        # One that was on the shelf gets its disk back as it was, and the cache gets nothing.
+        restore = images.spec(third)
+        back = assignment_for("node1", image=image, restore=restore, incarnation=2)
+        controller.assign(back)
+        controller.wait_for(lambda: "boot 2" in _console(running, back["server_uuid"]))
+        instances = Path(machine_options.state_path) / "instances"
+        info = storage.image_info(instances / back["server_uuid"] / "disk", "qcow2")
+        assert "backing-filename" not in info
+        assert not (instances / "_base" / restore["id"]).exists()
+        del images.images[image["id"]]  # nor is it needed any more
+        order_ = {"number": 1, "power": "running", "reboot": "hard"}
+        controller.assign({**back, "order": order_})
+        controller.wait_for(lambda: "boot 3" in _console(running, back["server_uuid"]))
+        controller.assign({**back, "desired": "deleted"})
+
         images.refuses_uploads = True
         refused = images.queued()
         controller.assign({**server, "order": {"number": 5, "power": "stopped", "reboot": None, "snapshot": refused}})

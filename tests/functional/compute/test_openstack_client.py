@@ -243,6 +243,41 @@ def test_a_user_makes_images_of_a_server_and_keeps_as_many_backups_as_wished(clo
         cloud.run("image", "delete", name, cloud=user)
 
 
+def test_a_user_puts_a_server_on_the_shelf_and_takes_it_down_again(cloud: Cloud) -> None:
+    user = "accelsched-demo"
+    create = ("server", "create", "--flavor", "vgpu", "--image", "guest", "--nic", "none", "--wait")
+    made = cloud.json(*create, "seldom", cloud=user)
+    users = cloud.sdk(user)
+    action = f"/servers/{made['id']}/action"
+    refused = cloud.sdk("accelsched").compute.post(action, json={"shelveOffload": None})
+    assert (refused.status_code, "vm_state active" in refused.text) == (409, True)
+    cloud.run("server", "shelve", "--wait", "seldom", cloud=user)
+    server = users.compute.wait_for_server(
+        users.compute.get_server(made["id"]), "SHELVED_OFFLOADED", interval=0.2, wait=patience.LIMIT_S
+    )
+    assert cloud.json("resource", "provider", "allocation", "show", made["id"]) == []
+    (image,) = users.image.images(name="seldom-shelved")
+    assert image.status == "active"
+    for argument, why in (
+        ({"availability_zone": "nowhere"}, "availability zone is not available"),
+        ({"host": "sim-host"}, "Policy doesn't allow"),
+        ({"x": 1}, "x"),
+    ):
+        refused = users.compute.post(action, json={"unshelve": argument}, microversion="2.96")
+        assert refused.status_code in (400, 403)
+        assert why in refused.text
+    cloud.run("server", "unshelve", "--wait", "seldom", cloud=user)
+    users.compute.wait_for_server(server, "ACTIVE", interval=0.2, wait=patience.LIMIT_S)
+    patience.wait(lambda: not list(users.image.images(name="seldom-shelved")))
+    assert cloud.json("resource", "provider", "allocation", "show", made["id"]) != []
+
+    cloud.run("server", "shelve", "--wait", "seldom", cloud=user)
+    users.compute.wait_for_server(server, "SHELVED_OFFLOADED", interval=0.2, wait=patience.LIMIT_S)
+    users.image.delete_image(next(users.image.images(name="seldom-shelved")))
+    assert "its disk is lost" in cloud.run("server", "unshelve", "seldom", cloud=user, expect=1)
+    cloud.run("server", "delete", "--wait", "seldom", cloud=user)
+
+
 def test_a_user_keeps_key_pairs_and_gives_one_to_a_server(cloud: Cloud) -> None:
     user = "accelsched-demo"
     made = cloud.run("keypair", "create", "made", cloud=user)  # by the client, who imports the public half

@@ -249,7 +249,14 @@ class LibvirtDriver(base.VirtDriver):
         return instance.Instance(self._instances, server_uuid)
 
     def _disk(self, assignment: wire.Assignment, files_: instance.Instance, progress: base.Progress) -> Path | None:
-        image, size_gb = assignment["image"], assignment["flavor"]["disk_gb"]
+        image, size_gb, restore = assignment["image"], assignment["flavor"]["disk_gb"], assignment.get("restore")
+        if files_.disk.exists():
+            return files_.disk
+        if restore is not None:
+            if restore["disk_format"] != "qcow2":
+                raise base.BuildError(f"image {restore['id']}, of the server's disk, is not qcow2 any more")
+            self._cache.save(_image(restore), files_.disk, progress.check)
+            return files_.disk
         if image is None:
             if size_gb == 0:
                 return None
@@ -265,8 +272,7 @@ class LibvirtDriver(base.VirtDriver):
         storage.create_disk(files_.rescue_disk, self._fetch(image, progress), image["disk_format"], 0)
 
     def _fetch(self, image: wire.ImageSpec, progress: base.Progress) -> Path:
-        wanted = Image(image["id"], image["disk_format"], image["size"], image["os_hash_algo"], image["os_hash_value"])
-        return self._cache.fetch(wanted, progress.check)
+        return self._cache.fetch(_image(image), progress.check)
 
     def _direct_boot(self, image: wire.ImageSpec | None, progress: base.Progress) -> DirectBoot | None:
         properties = image["properties"] if image else {}
@@ -363,6 +369,10 @@ class LibvirtDriver(base.VirtDriver):
         except libvirt.libvirtError as exc:
             if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 raise
+
+
+def _image(spec: wire.ImageSpec) -> Image:
+    return Image(spec["id"], spec["disk_format"], spec["size"], spec["os_hash_algo"], spec["os_hash_value"])
 
 
 def _power_of(domain: Any) -> base.Power:

@@ -66,6 +66,10 @@ class ImageCache:
                 self._download(image, path, check)
         return path
 
+    def save(self, image: Image, path: Path, check: Callable[[], None]) -> None:
+        """Make an image a file of somebody's own, outside the cache, by the rules of :meth:`fetch`."""
+        self._download(image, path, check)
+
     def fetch_by_id(self, image_id: str, check: Callable[[], None]) -> Path:
         """Return the file of an image, asking Glance what it is only when it is not there."""
         path = self._directory / _file_name(image_id)
