@@ -214,7 +214,8 @@ def read(connection: Connection, needs: Needs) -> State:
 
 
 def _lock(connection: Connection, needs: Needs) -> Iterable[Any]:
-    given: dict[str, Any] = {"uuids": sorted(needs.providers), "parents": sorted(needs.parents)}
+    # The parents too: a new child refers to them, which waits for their locks when it is written.
+    given: dict[str, Any] = {"uuids": sorted(needs.providers | needs.parents), "parents": sorted(needs.parents)}
     if connection.dialect.name == "postgresql":
         return connection.execute(_LOCK_AT_ONCE, given)
     # MariaDB locks rows as it finds them, by uuid, before it sorts.

@@ -190,6 +190,35 @@ def test_what_a_change_refers_to_and_its_removal_never_both_succeed(database: Da
             database.transact(lambda session: providers.remove(session, A))
 
 
+def test_a_new_child_and_a_write_to_its_parent_do_not_wait_for_each_other_in_a_circle(database: Database) -> None:
+    _each(database, Creation(ROOT, "root"))
+    _each(database, Creation(A, "a", ROOT))
+    _each(database, Creation(B, "b"))
+    attempts = {"changes": 0, "other": 0}
+    has_begun = threading.Event()
+
+    def change(session: Session) -> list[Any]:
+        attempts["changes"] += 1
+        some: list[Change[Any]] = [inventories.Replacement(B, {"VCPU": Amounts(4)}), Creation(C, "c", A)]
+        return provider_changes.apply_each(session, some)
+
+    def other(session: Session) -> None:
+        attempts["other"] += 1
+        providers.lock(session, A)
+        has_begun.set()
+        # For the changes to get as far as they can; where they get is theirs.
+        threading.Event().wait(0.5)
+        providers.lock(session, B)
+
+    def after() -> list[Any]:
+        assert has_begun.wait(patience.LIMIT_S)
+        return database.transact(change)
+
+    _, outcomes = _at_once(lambda: database.transact(other), after)
+    assert _kinds(outcomes) == [None, None]
+    assert attempts == {"changes": 1, "other": 1}, "a deadlock was broken and repeated"
+
+
 def test_of_changes_that_wait_together_those_of_one_provider_come_one_after_the_other(database: Database) -> None:
     sizes: list[int] = []
     entered, go_on = threading.Event(), threading.Event()
