@@ -8,7 +8,7 @@ topic                   served by                   methods
 accelsched-controller   accelsched-scheduler        report_host, heartbeat, fetch_assignments,
                                                     report_observations
 accelsched-scheduler    accelsched-scheduler        place (a hint)
-accelsched-agent        accelsched-agent, one       sync (a hint), console_output
+accelsched-agent        accelsched-agent, one       sync (a hint), console_output, diagnostics
                         queue for each process
 ======================  ==========================  =====================================================
 
@@ -210,3 +210,11 @@ class AgentClient(_Client):
         """
         output: str = self._call("console_output", agent, host=host, server_uuid=server_uuid, length=length)
         return output
+
+    def diagnostics(self, agent: str, host: str, server_uuid: str) -> wire.Diagnostics:
+        """Return what a server's domain does at this moment.
+
+        :raises accelsched.errors.NotFoundError: when the server is not on that host, or does not run
+        """
+        told: wire.Diagnostics = self._call("diagnostics", agent, host=host, server_uuid=server_uuid)
+        return told

@@ -157,6 +157,35 @@ class Assignment(TypedDict):
     created_at: str  # ISO 8601, UTC
 
 
+class CpuDetails(TypedDict):
+    """What one CPU of a server has done."""
+
+    id: int
+    time: int  # ns of the host's CPU that it had
+
+
+class DiskDetails(TypedDict):
+    """What was read from and written to one disk of a server since it was started."""
+
+    read_bytes: int
+    read_requests: int
+    write_bytes: int
+    write_requests: int
+    errors_count: int
+
+
+class Diagnostics(TypedDict):
+    """What a server's domain does at this moment."""
+
+    state: str  # running, paused, crashed, shutdown, suspended
+    driver: str  # libvirt, simulated
+    hypervisor: str
+    uptime: int | None  # s
+    cpus: list[CpuDetails]
+    disks: list[DiskDetails]
+    memory_mb: int
+
+
 class Fault(TypedDict):
     """Why something the agent tried did not work."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from accelsched import errors, rpc
+from accelsched import errors, rpc, wire
 from accelsched.agent.host import Host
 
 
@@ -35,9 +35,20 @@ class Endpoint:
 
         :raises accelsched.errors.NotFoundError: when the server is not on that host
         """
-        if host not in self._hosts:
-            raise errors.NotFoundError(f"host {host} is not served by this agent")
-        output = self._hosts[host].virt.console_output(server_uuid)[-self._limit :]
+        output = self._host(host).virt.console_output(server_uuid)[-self._limit :]
         if length is None or length < 0:
             return output
         return "".join(output.splitlines(keepends=True)[-length:]) if length else ""
+
+    @rpc.messaging.expected_exceptions(errors.NotFoundError)  # type: ignore[attr-defined, untyped-decorator]
+    def diagnostics(self, ctxt: Mapping[str, Any], host: str, server_uuid: str) -> wire.Diagnostics:
+        """Return what a server's domain does at this moment.
+
+        :raises accelsched.errors.NotFoundError: when the server is not on that host, or does not run
+        """
+        return self._host(host).virt.diagnostics(server_uuid)
+
+    def _host(self, name: str) -> Host:
+        if name not in self._hosts:
+            raise errors.NotFoundError(f"host {name} is not served by this agent")
+        return self._hosts[name]

@@ -9,12 +9,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import os_traits
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.orm import Session
 
 from accelsched import errors
 from accelsched.db import hosts_head
-from accelsched.db.compute import Host, Server
+from accelsched.db.compute import Host, HostAggregateMember, Server
 from accelsched.db.placement import Inventory, ResourceClass, ResourceProvider
 from accelsched.placement import trees
 
@@ -111,7 +111,7 @@ def services(session: Session, *, host: str | None = None) -> Sequence[Host]:
 
 def update_service(
     session: Session,
-    service_uuid: str,
+    condition: ColumnElement[bool],
     *,
     disabled: bool | None,
     disabled_reason: str | None,
@@ -119,11 +119,10 @@ def update_service(
 ) -> Host:
     """Let a host have new servers or not, or declare it dead. None leaves a thing as it is.
 
+    :param condition: of :func:`by_id` or :func:`by_host`
     :raises accelsched.errors.NotFoundError: when there is no such service
     """
-    host = session.scalar(select(Host).where(Host.service_uuid == service_uuid).with_for_update())
-    if host is None:
-        raise errors.NotFoundError(f"Compute service {service_uuid} could not be found.")
+    host = _service(session, condition)
     if disabled is not None:
         host.disabled = disabled
         host.disabled_reason = disabled_reason if disabled else None
@@ -131,4 +130,39 @@ def update_service(
     if forced_down is not None:
         host.forced_down = forced_down
     hosts_head.advance(session)
+    return host
+
+
+def by_id(id_: str) -> ColumnElement[bool]:
+    """Return which host's service goes by an id: a uuid, or the number of versions before 2.53."""
+    return Host.id == int(id_) if id_.isdecimal() and len(id_) < 19 else Host.service_uuid == id_
+
+
+def by_host(name: str) -> ColumnElement[bool]:
+    """Return which service is a host's."""
+    return Host.name == name
+
+
+def remove_service(session: Session, condition: ColumnElement[bool]) -> None:
+    """Forget a host that is no more, with its resource providers. Should its agent still run, it is reported anew.
+
+    :raises accelsched.errors.NotFoundError: when there is no such service
+    :raises accelsched.errors.ConflictError: when it has servers, or something of it is allocated
+    """
+    host = _service(session, condition)
+    on_it = select(Server.id).where(Server.host == host.name, Server.deleted_at.is_(None)).limit(1)
+    if session.scalar(on_it) is not None:
+        raise errors.ConflictError(
+            "Unable to delete compute service that is hosting instances. Migrate or delete the instances first."
+        )
+    trees.remove(session, host.reported)
+    session.execute(delete(HostAggregateMember).where(HostAggregateMember.host_id == host.id))
+    session.delete(host)
+    hosts_head.advance(session)
+
+
+def _service(session: Session, condition: ColumnElement[bool]) -> Host:
+    host = session.scalar(select(Host).where(condition).with_for_update())
+    if host is None:
+        raise errors.NotFoundError("Compute service could not be found.")
     return host

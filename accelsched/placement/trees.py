@@ -32,7 +32,7 @@ from accelsched.db.placement import (
 from accelsched.placement import capacity_rules
 from accelsched.placement.numa import store as numa_store
 
-Reported = Mapping[str, wire.ProviderReport]
+Reported = dict[str, wire.ProviderReport]
 """An earlier report, by provider uuid."""
 
 
@@ -69,6 +69,23 @@ def apply(
             feed.touch(session, [provider.id])
     # Children before parents: they were reported after them.
     for uuid in reversed([uuid for uuid in before if uuid not in set(uuids)]):
+        if uuid in providers:
+            _retire(session, providers[uuid])
+
+
+def remove(session: Session, before: Reported) -> None:
+    """Remove all that an agent reported last, of a host that is no more.
+
+    :raises accelsched.errors.InUseError: when something is allocated from it, or somebody else's provider is below it
+    """
+    providers = _providers(session, before)
+    ids = [provider.id for provider in providers.values()]
+    if session.scalar(select(Allocation.consumer_id).where(Allocation.provider_id.in_(ids)).limit(1)) is not None:
+        raise errors.InUseError("something is allocated from the host: openstack resource provider show --allocations")
+    others = select(ResourceProvider.name).where(ResourceProvider.parent_id.in_(ids), ResourceProvider.id.not_in(ids))
+    if (other := session.scalar(others.limit(1))) is not None:
+        raise errors.InUseError(f"resource provider {other} is below the host: delete it first")
+    for uuid in reversed(before):  # children before parents
         if uuid in providers:
             _retire(session, providers[uuid])
 
@@ -245,5 +262,7 @@ def _retire(session: Session, provider: ResourceProvider) -> None:
         session.execute(
             delete(table).where(table.provider_id == provider.id).execution_options(synchronize_session=False)
         )
+    provider.root_id = None  # a root refers to itself, which not every database lets go of in one statement
+    session.flush()
     session.delete(provider)
     session.flush()

@@ -21,6 +21,19 @@ RULES = [
         "Show a hypervisor's uptime",
         ("GET", "/os-hypervisors/{hypervisor_id}/uptime"),
     ),
+    rule(
+        "os_compute_api:os-hypervisors:search",
+        ADMIN,
+        "List the hypervisors of a hostname (until 2.53)",
+        ("GET", "/os-hypervisors/{pattern}/search"),
+    ),
+    rule(
+        "os_compute_api:os-hypervisors:servers",
+        ADMIN,
+        "List the servers of hypervisors (until 2.53)",
+        ("GET", "/os-hypervisors/{pattern}/servers"),
+    ),
+    rule("os_compute_api:os-services:delete", ADMIN, "Forget a host", ("DELETE", "/os-services/{service_id}")),
     rule("os_compute_api:os-services:list", ADMIN, "List services", ("GET", "/os-services")),
     rule("os_compute_api:os-services:update", ADMIN, "Enable or disable a host", ("PUT", "/os-services/{service_id}")),
     rule(

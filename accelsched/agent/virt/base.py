@@ -219,6 +219,13 @@ class VirtDriver(ABC):
         """Stop a server of ours and remove all that is left of it."""
 
     @abstractmethod
+    def diagnostics(self, server_uuid: str) -> wire.Diagnostics:
+        """Return what a server's domain does at this moment.
+
+        :raises accelsched.errors.NotFoundError: when the server is not here, or does not run
+        """
+
+    @abstractmethod
     def console_output(self, server_uuid: str) -> str:
         """Return what is kept of a server's serial console.
 

@@ -154,6 +154,22 @@ class SimulatedDriver(base.VirtDriver):
         with self._lock:
             self._servers.pop(server_uuid, None)
 
+    def diagnostics(self, server_uuid: str) -> wire.Diagnostics:
+        """Say that nothing is done here."""
+        with self._lock:
+            server = self._servers.get(server_uuid)
+        if server is None or server.power not in (base.Power.RUNNING, base.Power.PAUSED):
+            raise errors.NotFoundError(f"server {server_uuid} does not run on host {self.context.host}")
+        return {
+            "state": server.power.value,
+            "driver": "simulated",
+            "hypervisor": "simulated",
+            "uptime": None,
+            "cpus": [],
+            "disks": [],
+            "memory_mb": 0,
+        }
+
     def console_output(self, server_uuid: str) -> str:
         """Return a banner that says that the server is simulated, and its devices."""
         with self._lock:

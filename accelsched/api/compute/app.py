@@ -19,6 +19,7 @@ from accelsched.api.compute import (
     quotas,
     server_actions,
     server_groups,
+    server_inside,
     server_parts,
     server_tags,
     servers,
@@ -76,6 +77,10 @@ def _add_servers(app: resources.App, services: Services) -> None:
     app.add_route("/servers/{uuid}/metadata/{key}", server_parts.MetadataItem(services))
     app.add_route("/servers/{uuid}/tags", server_tags.Tags(services))
     app.add_route("/servers/{uuid}/tags/{tag}", server_tags.Tags(services), suffix="one")
+    inside = server_inside.Inside(services)
+    app.add_route("/servers/{uuid}/diagnostics", inside, suffix="diagnostics")
+    app.add_route("/servers/{uuid}/topology", inside, suffix="topology")
+    app.add_route("/servers/{uuid}/remote-consoles", inside, suffix="consoles")
     for path, rule, key, empty in (
         ("ips", "ips:index", "addresses", {}),
         ("os-interface", "os-attach-interfaces:list", "interfaceAttachments", []),
@@ -94,6 +99,8 @@ def _add_hosts(app: resources.App, services: Services) -> None:
     app.add_route("/os-hypervisors/statistics", hypervisors, suffix="statistics")
     app.add_route("/os-hypervisors/{id_}", hypervisors, suffix="one")
     app.add_route("/os-hypervisors/{id_}/uptime", hypervisors, suffix="uptime")
+    app.add_route("/os-hypervisors/{id_}/search", hypervisors, suffix="search")
+    app.add_route("/os-hypervisors/{id_}/servers", hypervisors, suffix="servers")
     app.add_route("/os-services", hosts.ComputeServices(services))
     app.add_route("/os-services/{id_}", hosts.ComputeServices(services), suffix="one")
     app.add_route("/os-availability-zone", hosts.AvailabilityZones(services))

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import falcon
+import jsonschema
+from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
 from accelsched import errors, policies
@@ -43,6 +45,26 @@ _UPDATE = resources.validator(
         "additionalProperties": False,
     }
 )
+
+
+def _action(**properties: Any) -> jsonschema.protocols.Validator:
+    name = {"type": "string", "minLength": 1, "maxLength": 255}
+    names, needed = {"host": name, "binary": name}, ["host", "binary", *properties]
+    return resources.validator(
+        {"type": "object", "properties": {**names, **properties}, "required": needed, "additionalProperties": False}
+    )
+
+
+# What the path says until 2.53, with what the body says besides, and what that changes.
+_ACTIONS: dict[str, tuple[jsonschema.protocols.Validator, dict[str, str]]] = {
+    "enable": (_action(), {"status": "enabled"}),
+    "disable": (_action(), {"status": "disabled"}),
+    "disable-log-reason": (
+        _action(disabled_reason={"type": "string", "minLength": 1, "maxLength": 255}),
+        {"status": "disabled"},
+    ),
+    "force-down": (_action(forced_down={"type": "boolean"}), {}),
+}
 
 
 class HostResource:
@@ -92,6 +114,32 @@ class Hypervisors(HostResource):
         if limit and len(found) == limit:
             listed["hypervisors_links"] = [queries.next_link(req, path, found[-1].host.node_uuid)]
         return listed
+
+    def on_get_search(self, req: falcon.Request, resp: falcon.Response, id_: str) -> None:
+        """List the hypervisors whose hostname contains a text, until 2.53."""
+        self._require(req, "os_compute_api:os-hypervisors:search")
+        resp.media = {"hypervisors": [self._view(item, 1, detailed=False) for item in self._matching(req, id_)]}
+
+    def on_get_servers(self, req: falcon.Request, resp: falcon.Response, id_: str) -> None:
+        """List them with their servers, until 2.53."""
+        self._require(req, "os_compute_api:os-hypervisors:servers")
+        found = self._matching(req, id_)
+        with self._services.db.reading() as session:
+            on_them = hypervisors.servers_on(session, [item.host.name for item in found])
+        resp.media = {
+            "hypervisors": [
+                {**self._view(item, 1, detailed=False), **_named(on_them.get(item.host.name, []))} for item in found
+            ]
+        }
+
+    def _matching(self, req: falcon.Request, pattern: str) -> Sequence[hypervisors.Hypervisor]:
+        if microversion.version_of(req).minor >= 53:
+            raise falcon.HTTPNotFound(description="The resource could not be found.")
+        with self._services.db.reading() as session:
+            found = hypervisors.list_page(session, hostname_part=pattern)
+        if not found:
+            raise errors.NotFoundError(f"No hypervisor matching '{pattern[:100]}' could be found.")
+        return found
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id_: str) -> None:
         """Show a hypervisor."""
@@ -172,9 +220,14 @@ def _servers(
     if microversion.version_of(req).minor < 53 or not queries.boolean(params, "with_servers"):
         return {}
     return {
-        host: {"servers": [{"uuid": uuid, "name": f"accelsched-{uuid}"} for uuid in uuids]}
+        host: _named(uuids)
         for host, uuids in hypervisors.servers_on(session, [item.host.name for item in found]).items()
     }
+
+
+def _named(uuids: Sequence[str]) -> dict[str, list[dict[str, str]]]:
+    """Return what a hypervisor that has servers shows of them; nothing of one that has none."""
+    return {"servers": [{"uuid": uuid, "name": f"accelsched-{uuid}"} for uuid in uuids]} if uuids else {}
 
 
 class ComputeServices(HostResource):
@@ -192,20 +245,49 @@ class ComputeServices(HostResource):
         resp.media = {"services": [self._view(host, in_zone, minor) for host in found if binary in (None, _BINARY)]}
 
     def on_put_one(self, req: falcon.Request, resp: falcon.Response, id_: str) -> None:
-        """Disable, enable or force down a service (2.53)."""
-        microversion.need(req, 53)
+        """Disable, enable or force down a service; until 2.53 the path says which of them."""
         self._require(req, "os_compute_api:os-services:update")
+        minor = microversion.version_of(req).minor
+        if minor < 53:
+            resp.media = {"service": self._update_as_before(req, id_, minor)}
+            return
         wanted = resources.body_of(req, _UPDATE)
-        status = wanted.get("status")
-        if "disabled_reason" in wanted and status != "disabled":
+        if "disabled_reason" in wanted and wanted.get("status") != "disabled":
             raise errors.InvalidError("Specifying disabled_reason requires that status is 'disabled'.")
+        host, in_zone = self._update(req, hypervisors.by_id(id_), wanted)
+        resp.media = {"service": self._view(host, in_zone, minor)}
+
+    def _update_as_before(self, req: falcon.Request, action: str, minor: int) -> dict[str, Any]:
+        if action not in _ACTIONS or (action == "force-down" and minor < 11):
+            raise falcon.HTTPNotFound(description="Unknown action")
+        schema, changes = _ACTIONS[action]
+        wanted = resources.body_of(req, schema)
+        if wanted["binary"] != _BINARY:
+            raise errors.NotFoundError(f"Could not find binary {wanted['binary']} on host {wanted['host']}.")
+        told = {key: value for key, value in wanted.items() if key not in ("host", "binary")}
+        self._update(req, hypervisors.by_host(wanted["host"]), {**changes, **told})
+        return {**wanted, **changes}
+
+    def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id_: str) -> None:
+        """Forget a host that is no more."""
+        self._require(req, "os_compute_api:os-services:delete")
+        if id_.isdecimal() == (microversion.version_of(req).minor >= 53):
+            raise errors.InvalidError(f"Invalid service id {id_[:100]}: a number before 2.53, a uuid since")
+        self._services.db.transact(lambda session: hypervisors.remove_service(session, hypervisors.by_id(id_)))
+        resp.status = falcon.HTTP_204
+
+    def _update(
+        self, req: falcon.Request, condition: ColumnElement[bool], wanted: Mapping[str, Any]
+    ) -> tuple[Host, Mapping[str, str]]:
+        """Change a service, and evacuate its servers where forcing it down says so; return it with its zone."""
+        status = wanted.get("status")
         evacuates = self._services.conf.scheduler.evacuate_on_failure and wanted.get("forced_down", False)
         origin = Origin.of(resources.context_of(req))
 
         def update(session: Session) -> tuple[Host, Mapping[str, str], int]:
             host = hypervisors.update_service(
                 session,
-                id_,
+                condition,
                 disabled=None if status is None else status == "disabled",
                 disabled_reason=wanted.get("disabled_reason"),
                 forced_down=wanted.get("forced_down"),
@@ -217,7 +299,7 @@ class ComputeServices(HostResource):
         if on_their_way:
             LOG.warning("Host %s was forced down: %d servers are evacuated", host.name, on_their_way)
             hint("place", self._services.scheduler.place)
-        resp.media = {"service": self._view(host, in_zone, microversion.version_of(req).minor)}
+        return host, in_zone
 
     def _view(self, host: Host, in_zone: Mapping[str, str], minor: int) -> dict[str, Any]:
         view: dict[str, Any] = {

@@ -13,7 +13,7 @@ import jsonschema
 
 from accelsched import errors, policies, rpc, wire
 from accelsched.api import resources
-from accelsched.api.compute import microversion, server_create, server_rebuild
+from accelsched.api.compute import microversion, server_create, server_inside, server_rebuild
 from accelsched.api.compute import server_schemas as schemas
 from accelsched.api.compute import server_views as views
 from accelsched.api.compute.servers import ServerResource, delete, hint
@@ -36,20 +36,14 @@ _ORDERS = {
     "unrescue": (orders.UNRESCUE, "os_compute_api:os-unrescue"),
 }
 _BACKUP = "os_compute_api:os-create-backup"
+# Until 2.6 consoles were asked for by actions.
+_CONSOLES = frozenset({"os-getRDPConsole", "os-getSerialConsole", "os-getSPICEConsole", "os-getVNCConsole"})
 # Nova's other actions. They are not done yet, and say so rather than doing nothing.
 _NOT_DONE = frozenset(
     {
-        *("addFixedIp", "addFloatingIp", "addSecurityGroup", "changePassword", "confirmResize"),
-        *("injectNetworkInfo", "migrate", "os-getRDPConsole", "os-getSPICEConsole"),
-        *("os-getSerialConsole", "os-getVNCConsole", "os-migrateLive", "removeFixedIp", "removeFloatingIp"),
-        *(
-            "removeSecurityGroup",
-            "resetNetwork",
-            "resize",
-            "restore",
-            "revertResize",
-        ),
-        *("trigger_crash_dump",),
+        *("addFixedIp", "addFloatingIp", "addSecurityGroup", "changePassword", "confirmResize", "injectNetworkInfo"),
+        *("migrate", "os-migrateLive", "removeFixedIp", "removeFloatingIp", "removeSecurityGroup", "resetNetwork"),
+        *("resize", "restore", "revertResize", "trigger_crash_dump"),
     }
 )
 _ACTION: jsonschema.protocols.Validator = resources.validator({"type": "object"})
@@ -97,6 +91,10 @@ class Actions(ServerResource):
         if len(body) > 1:
             raise errors.InvalidError("Multiple body keys: an action is the only key of its body")
         ((action, arguments),) = body.items()
+        if action in _CONSOLES:
+            self._get(uuid, self._scope(resources.context_of(req), "os_compute_api:os-remote-consoles"))
+            resources.check(schemas.CONSOLE, arguments)
+            raise server_inside.unavailable_console(arguments["type"])
         if action in _ORDERS:
             answer = self._order(req, uuid, *_ORDERS[action])
         elif action in self._handlers:

@@ -208,6 +208,9 @@ CONSOLE_OUTPUT = validator(
         "additionalProperties": False,
     }
 )
+CONSOLE = validator(
+    {"type": "object", "properties": {"type": _TEXT}, "required": ["type"], "additionalProperties": False}
+)
 REBOOT = validator(
     {
         "type": "object",

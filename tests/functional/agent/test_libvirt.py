@@ -78,6 +78,9 @@ def test_a_server_boots_tells_of_it_on_its_console_and_leaves_nothing_behind(
         assert "config-drive vdb hostname=test-server" in console
         assert "user-data #!/bin/sh" in console
         assert "root vda" in console
+        told = host.virt.diagnostics(uuid)
+        assert (told["state"], told["driver"], told["memory_mb"], len(told["cpus"])) == ("running", "libvirt", 192, 1)
+        assert [disk["read_requests"] > 0 for disk in told["disks"]] == [True, True]
         controller.assign({**server, "desired": "deleted"})
         controller.wait_for(lambda: not controller.assigned("node1", uuid))
         with pytest.raises(libvirt.libvirtError):

@@ -277,7 +277,7 @@ def test_an_unchanged_report_changes_nothing_and_a_lost_device_is_reserved_while
 def test_a_disabled_host_is_disabled_for_placements_clients_too(db: Database) -> None:
     report(db, fleets.host_report("h"))
     with db.reading() as session:
-        service = session.scalars(select(Host.service_uuid)).one()
+        service = hypervisors.by_id(session.scalars(select(Host.service_uuid)).one())
 
     def disable(wanted: bool) -> None:
         db.transact(

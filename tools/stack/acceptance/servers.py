@@ -135,6 +135,13 @@ def _looks(run: Run, uuid: str) -> None:
     with run.command("server show"):
         shown = run.json("server", "show", uuid, user=True)
         assert (shown["properties"], shown["description"]) == ({"role": "test"}, "for a while")
+    with run.command("server show --diagnostics"):
+        told = run.json("--os-compute-api-version", "2.48", "server", "show", "--diagnostics", uuid)
+        assert (told["driver"], told["num_disks"]) == ("libvirt", 2), told
+    with run.command("server show --topology"):
+        assert run.json("server", "show", "--topology", uuid)["topology"]["nodes"] == []
+    with run.command("console url show, of which there is none"):
+        run.refused("console", "url", "show", uuid, why="Unavailable console type novnc", user=True)
     with run.command("server unset"):
         run.client("server", "unset", "--property", "role", uuid, user=True)
         assert run.json("server", "show", uuid, user=True)["properties"] == {}
