@@ -11,10 +11,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import ColumnElement, Text, and_, bindparam, func, select, text, update
+from sqlalchemy import ColumnElement, Text, and_, bindparam, func, insert, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from accelsched.db import instance_actions
@@ -25,6 +26,8 @@ from accelsched.placement import capacity_rules, claims
 from accelsched.placement.numa import store as numa_store
 from accelsched.scheduler import groups
 from accelsched.scheduler.pipeline import Selection
+
+T = TypeVar("T")
 
 CONSUMER_TYPE = "INSTANCE"
 # Tasks of servers that are there and want a host, or another one.
@@ -41,28 +44,46 @@ class Unplaced(NamedTuple):
     failed_hosts: Sequence[str]
 
 
-def _wanting(request: Request) -> ColumnElement[bool]:
-    """Return what holds for the servers of a request that still want a host.
+def _wanting(requests: Sequence[Request]) -> ColumnElement[bool]:
+    """Return what holds for the servers of some requests that still want a host.
 
     One that is to move wants another host until its next incarnation has one.
     """
-    if request.server_id is None:
-        wanting = [Server.request_id == request.id, Server.host.is_(None), Server.state == "scheduling"]
-    else:
-        wanting = [Server.id == request.server_id, Server.task.in_(_MOVING), Server.incarnation == Server.built]
-    return and_(*wanting, Server.desired == "active", Server.deleted_at.is_(None))
+    new = [request.id for request in requests if request.server_id is None]
+    moving = [request.server_id for request in requests if request.server_id is not None]
+    wanting = []
+    if new:
+        wanting.append(and_(Server.request_id.in_(new), Server.host.is_(None), Server.state == "scheduling"))
+    if moving:
+        wanting.append(and_(Server.id.in_(moving), Server.task.in_(_MOVING), Server.incarnation == Server.built))
+    return and_(or_(*wanting), Server.desired == "active", Server.deleted_at.is_(None))
 
 
-def unplaced(session: Session, request: Request, *, lock: bool = False) -> list[Unplaced]:
-    """Return the servers of a request that still want a host, in the order of their creation."""
-    columns = (Server.id, Server.uuid, Server.project_id, Server.user_id, Server.failed_hosts)
-    query = select(*columns).where(_wanting(request)).order_by(Server.id)
-    return [Unplaced(*row) for row in session.execute(query.with_for_update() if lock else query)]
+def _by_request(requests: Sequence[Request], found: Iterable[tuple[int, int, T]]) -> dict[int, list[T]]:
+    """Sort what was found of servers by the id of the request that places them.
+
+    :param found: the server's id, the id of the request that made it, and anything
+    """
+    moved_by = {request.server_id: request.id for request in requests if request.server_id is not None}
+    sorted_: dict[int, list[T]] = {request.id: [] for request in requests}
+    for server_id, request_id, what in found:
+        sorted_[moved_by.get(server_id, request_id)].append(what)
+    return sorted_
 
 
-def count_unplaced(session: Session, request: Request) -> int:
-    """Return how many servers of a request still want a host."""
-    return session.scalar(select(func.count()).select_from(Server).where(_wanting(request))) or 0
+def unplaced(session: Session, requests: Sequence[Request], *, lock: bool = False) -> dict[int, list[Unplaced]]:
+    """Return the servers of requests that still want a host, by request, in the order of their creation."""
+    columns = (Server.id, Server.uuid, Server.project_id, Server.user_id, Server.failed_hosts, Server.request_id)
+    query = select(*columns).where(_wanting(requests)).order_by(Server.id)
+    rows = session.execute(query.with_for_update() if lock else query)
+    return _by_request(requests, ((row.id, row.request_id, Unplaced(*row[:-1])) for row in rows))
+
+
+def count_unplaced(session: Session, requests: Sequence[Request]) -> dict[int, int]:
+    """Return how many servers of requests still want a host, by request."""
+    rows = session.execute(select(Server.id, Server.request_id).where(_wanting(requests)))
+    found = _by_request(requests, ((id_, request_id, id_) for id_, request_id in rows))
+    return {request_id: len(ids) for request_id, ids in found.items()}
 
 
 def _count_placed(session: Session, request: Request) -> int:
@@ -85,17 +106,26 @@ class Taken:
 
 
 def take(session: Session, request: Request, selections: Sequence[Selection]) -> Taken:
-    """Give the selections to the request's servers, as far as they still fit.
+    """Give the selections to the request's servers: :func:`take_each` of one."""
+    (taken,) = take_each(session, [(request, selections)])
+    return taken
 
-    Either its min_count or none: two requests that held a part each, waiting for the rest, would both fail where one
-    of them fits. Once builds have failed, others of the request may run already, and each is placed that can be.
+
+def take_each(session: Session, decided: Sequence[tuple[Request, Sequence[Selection]]]) -> list[Taken]:
+    """Give the selections to the requests' servers, as far as they still fit, those of earlier requests first.
+
+    Either a request's min_count or none: two requests that held a part each, waiting for the rest, would both fail
+    where one of them fits. Once builds have failed, others of the request may run already, and each is placed that can
+    be.
     """
-    allowed = groups.keeping_policy(session, request.group_uuid, selections)
     # Servers deleted meanwhile want nothing any more: selections go to those that are left.
-    servers = unplaced(session, request, lock=True)
-    pairs = list(zip(servers, allowed, strict=False))
-    changes = [
-        claims.ConsumerAllocation(
+    allowed = [groups.keeping_policy(session, request.group_uuid, selections) for request, selections in decided]
+    servers = unplaced(session, [request for request, _ in decided], lock=True)
+    pairs = [
+        list(zip(servers[request.id], may, strict=False)) for (request, _), may in zip(decided, allowed, strict=True)
+    ]
+    changes = {
+        server.uuid: claims.ConsumerAllocation(
             server.uuid,
             server.project_id,
             server.user_id,
@@ -104,38 +134,54 @@ def take(session: Session, request: Request, selections: Sequence[Selection]) ->
             # A new server holds nothing; one that moves lets go of what it held.
             generation=None if request.server_id is None else claims.ANY_GENERATION,
         )
-        for server, selection in pairs
-    ]
-    fit = {change.consumer_uuid for change in claims.fitting(session, changes)}
+        for (request, _), some in zip(decided, pairs, strict=True)
+        for server, selection in some
+    }
+    fit = {change.consumer_uuid for change in claims.fitting(session, list(changes.values()))}
     numa = {
         server.uuid: (selection.host.node_uuid, selection.numa)
-        for server, selection in pairs
+        for server, selection in itertools.chain(*pairs)
         if server.uuid in fit and selection.numa is not None
     }
     fit -= numa.keys() - numa_store.fitting(session, numa)
-    lost = len(allowed) < len(selections) or len(fit) < len(changes)
-    together = request.server_id is None and not any(server.failed_hosts for server in servers)
-    if together and len(fit) < len(servers) and len(fit) + _count_placed(session, request) < request.min_count:
-        return Taken([], lost, too_few=True)
-    claims.replace(session, [change for change in changes if change.consumer_uuid in fit])
-    numa_store.write(session, {uuid: held for uuid, held in numa.items() if uuid in fit})
-    won = [(server, selection) for server, selection in pairs if server.uuid in fit]
-    positions = capacity_rules.positions_of(session, fit)
-    _write_down(
-        session,
-        [
-            {
-                "server": server.id,
-                "on": selection.host.name,
-                "node": selection.host.node_uuid,
-                "given": json.dumps(_devices(selection, positions.get(server.uuid, {}))),
-                "cells": None if selection.numa is None else json.dumps(numa_of(selection)),
-            }
-            for server, selection in won
-        ],
-        moves=request.server_id is not None,
-    )
-    return Taken([(server.uuid, selection) for server, selection in won], lost)
+    each: list[Taken] = []
+    rows: list[dict[str, Any]] = []
+    for (request, selections), may, some in zip(decided, allowed, pairs, strict=True):
+        won = [(server, selection) for server, selection in some if server.uuid in fit]
+        lost = len(may) < len(selections) or len(won) < len(some)
+        together = request.server_id is None and not any(server.failed_hosts for server in servers[request.id])
+        if (
+            together
+            and len(won) < len(servers[request.id])
+            and len(won) + _count_placed(session, request) < request.min_count
+        ):
+            each.append(Taken([], lost, too_few=True))
+            continue
+        each.append(Taken([(server.uuid, selection) for server, selection in won], lost))
+        rows += [_row(request, server, selection) for server, selection in won]
+    uuids = [uuid for taken in each for uuid, _ in taken.won]
+    claims.replace(session, [changes[uuid] for uuid in uuids])
+    numa_store.write(session, {uuid: numa[uuid] for uuid in uuids if uuid in numa})
+    positions = capacity_rules.positions_of(session, uuids)
+    selected = dict(itertools.chain(*(taken.won for taken in each)))
+    for uuid, row in zip(uuids, rows, strict=True):
+        row["given"] = json.dumps(_devices(selected[uuid], positions.get(uuid, {})))
+    _write_down(session, rows)
+    return each
+
+
+def _row(request: Request, server: Unplaced, selection: Selection) -> dict[str, Any]:
+    """Return what is written of where a server goes, but for what it is given there."""
+    moves = request.server_id is not None
+    return {
+        "server": server.id,
+        "on": selection.host.name,
+        "node": selection.host.node_uuid,
+        "given": None,
+        "cells": None if selection.numa is None else json.dumps(numa_of(selection)),
+        "becomes": None if moves else "building",
+        "steps": int(moves),
+    }
 
 
 _DETAIL = "waiting for the host's agent"
@@ -156,24 +202,25 @@ _PLACED_EACH = (
 # Where a list of parameters would be as many round trips.
 _PLACED_TOGETHER = text(
     "UPDATE servers SET host = placed.host, node_uuid = placed.node, devices = CAST(placed.given AS json), "
-    "numa = CAST(placed.cells AS json), state = coalesce(CAST(:becomes AS varchar), state), "
-    "incarnation = incarnation + :steps, detail = :detail, updated_at = :now "
+    "numa = CAST(placed.cells AS json), state = coalesce(placed.becomes, state), "
+    "incarnation = incarnation + placed.steps, detail = :detail, updated_at = :now "
     "FROM unnest(CAST(:server AS bigint[]), CAST(:on AS text[]), CAST(:node AS text[]), CAST(:given AS text[]), "
-    "CAST(:cells AS text[])) AS placed (id, host, node, given, cells) WHERE servers.id = placed.id"
+    "CAST(:cells AS text[]), CAST(:becomes AS text[]), CAST(:steps AS integer[])) "
+    "AS placed (id, host, node, given, cells, becomes, steps) WHERE servers.id = placed.id"
 )
 
 
-def _write_down(session: Session, placed: Sequence[Mapping[str, Any]], *, moves: bool) -> None:
+def _write_down(session: Session, placed: Sequence[Mapping[str, Any]]) -> None:
     """Write where servers go and what they are given there."""
     if not placed:
         return
     connection = session.connection()
-    common = {"becomes": None if moves else "building", "steps": int(moves), "now": utcnow()}
+    now = utcnow()
     if connection.dialect.name == "postgresql":
         columns = {name: [row[name] for row in placed] for name in placed[0]}
-        connection.execute(_PLACED_TOGETHER, {**columns, **common, "detail": _DETAIL})
+        connection.execute(_PLACED_TOGETHER, {**columns, "now": now, "detail": _DETAIL})
     else:
-        connection.execute(_PLACED_EACH, [{**row, **common} for row in placed])
+        connection.execute(_PLACED_EACH, [{**row, "now": now} for row in placed])
 
 
 def _devices(selection: Selection, positions: Mapping[tuple[str, str], list[int]]) -> list[dict[str, Any]]:
@@ -201,7 +248,7 @@ def numa_of(selection: Selection) -> list[dict[str, Any]] | None:
 def give_up(session: Session, request: Request, message: str) -> None:
     """Mark what could not be placed: status ERROR, with the reason as its fault. What could not move stays as it is."""
     now = utcnow()
-    query = select(Server).where(_wanting(request)).order_by(Server.id).with_for_update()
+    query = select(Server).where(_wanting([request])).order_by(Server.id).with_for_update()
     left = session.scalars(query).all()
     for server in left:
         server.updated_at = now
@@ -218,11 +265,21 @@ def give_up(session: Session, request: Request, message: str) -> None:
         )
 
 
-def explain(session: Session, request_id: int, sequence: int, explanation: Mapping[str, Any]) -> None:
-    """Keep why a request went where it went."""
-    session.add(DecisionRow(request_id=request_id, sequence=sequence, explanation=dict(explanation)))
+def explain(session: Session, explanations: Sequence[tuple[int, int, Mapping[str, Any]]]) -> None:
+    """Keep why requests went where they went.
+
+    :param explanations: the request's id, the number of the decision among the request's, and the explanation
+    """
+    session.execute(
+        insert(DecisionRow),
+        [
+            {"request_id": request_id, "sequence": sequence, "explanation": dict(explanation)}
+            for request_id, sequence, explanation in explanations
+        ],
+    )
 
 
-def decisions(session: Session, request_id: int) -> int:
-    """Return how many decisions were written down for a request."""
-    return session.scalar(select(func.count()).where(DecisionRow.request_id == request_id)) or 0
+def decisions(session: Session, requests: Sequence[Request]) -> Counter[int]:
+    """Return how many decisions were written down for requests, by request."""
+    ids = [request.id for request in requests]
+    return Counter(session.scalars(select(DecisionRow.request_id).where(DecisionRow.request_id.in_(ids))).all())

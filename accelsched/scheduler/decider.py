@@ -8,7 +8,9 @@ Schedulers claim what is decided here; a dry run shows it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from oslo_config import cfg
 
@@ -28,6 +30,14 @@ from accelsched.scheduler.ranking import usage_of
 from accelsched.scheduler.relaxation import search as relaxation
 from accelsched.scheduler.request import RequestSpec
 from accelsched.scheduler.room import Room
+
+
+class Asked(NamedTuple):
+    """A request, how many servers it is for, and what draws lots for it."""
+
+    spec: RequestSpec
+    servers: int
+    seed: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +74,25 @@ class Decider:
         facts = self._facts(spec)
         with self._fleet.reading() as picture:
             return self._explained(picture, facts, spec, count, seed)
+
+    def decide_each(self, asked: Sequence[Asked]) -> list[Decision]:
+        """Choose for several requests, each on what the ones before it left; a failure is not looked into.
+
+        :param asked: none of them has hints, group or NUMA nodes: what surrounds one surrounds all
+        """
+        facts = self._facts(asked[0].spec)
+        decisions: list[Decision] = []
+        with self._fleet.reading() as picture:
+            facts = self._with_plan(picture, facts)
+            usage = usage_of(picture)
+            for spec, servers, seed in asked:
+                after = {name: column.copy() for name, column in usage.items()}
+                decision = pipeline.decide(picture, facts, spec, servers, self._plugins, seed, usage=after)
+                decisions.append(decision)
+                if len(decision.selections) == servers:
+                    usage = after
+                    facts = facts.with_placed(Counter(selection.host.name for selection in decision.selections))
+        return decisions
 
     def dry_run(self, spec: RequestSpec, count: int, seed: str) -> DryRun:
         """Choose as :meth:`decide` does, and work out what would be left if it were claimed."""

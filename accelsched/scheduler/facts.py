@@ -49,6 +49,11 @@ class Facts:
     images: Mapping[str, tuple[tuple[ImageProperties, int], ...]] = dataclasses.field(default_factory=dict)
     outlook: Outlook | None = None  # what the fleet is expected to be asked for, when a plug-in needs it
 
+    def with_placed(self, by_host: Mapping[str, int]) -> Facts:
+        """Return the facts once servers were put on some hosts, by their names."""
+        placed = self.table.tally(by_host)
+        return dataclasses.replace(self, counts={what: count + placed for what, count in self.counts.items()})
+
     def count(self, what: Count) -> Ints:
         """Return a count for every host of the table, zeros when nobody counted: int64[len(table)]."""
         found = self.counts.get(what)

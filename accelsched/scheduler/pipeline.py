@@ -18,7 +18,7 @@ import numpy as np
 
 from accelsched import wire
 from accelsched.placement import candidates
-from accelsched.placement.candidates import Candidate, CandidateQuery, Narrowed
+from accelsched.placement.candidates import Candidate, CandidateQuery, Narrowed, Usage
 from accelsched.placement.numa.topology import Placement
 from accelsched.placement.picture import Ints, Mask, Picture
 from accelsched.scheduler import hosts as hosts_
@@ -86,13 +86,18 @@ class Admission:
     allowed: Mask
 
 
-def admit(picture: Picture, facts: Facts, request: RequestSpec, plugins: Plugins) -> Admission:
-    """Ask the prefilters, the picture and the filters."""
+def admit(
+    picture: Picture, facts: Facts, request: RequestSpec, plugins: Plugins, usage: Usage | None = None
+) -> Admission:
+    """Ask the prefilters, the picture and the filters.
+
+    :param usage: what is in use, which placements are added to; as the picture has it when None
+    """
     query = request.query()
     for prefilter in plugins.prefilters:
         query = prefilter.apply(request, query, facts)
     # Each placement is added here, and not to the picture, which others use after us.
-    everyone = hosts_.align(picture, facts, usage_of(picture))
+    everyone = hosts_.align(picture, facts, usage_of(picture) if usage is None else usage)
     among = np.zeros(picture.slots, dtype=np.bool_)
     among[everyone.slots] = True
     narrowed = candidates.narrow(picture, query, among)
@@ -106,13 +111,23 @@ def admit(picture: Picture, facts: Facts, request: RequestSpec, plugins: Plugins
     return Admission(everyone, query, narrowed, tuple(filters), tuple(filtered), alive)
 
 
-def decide(picture: Picture, facts: Facts, request: RequestSpec, count: int, plugins: Plugins, seed: str) -> Decision:
+def decide(
+    picture: Picture,
+    facts: Facts,
+    request: RequestSpec,
+    count: int,
+    plugins: Plugins,
+    seed: str,
+    *,
+    usage: Usage | None = None,
+) -> Decision:
     """Choose hosts and devices for ``count`` servers alike.
 
     :param seed: fixes the order of hosts that score the same; different requests should bring different seeds, so that
         several schedulers do not run for the same host
+    :param usage: what is in use, when that is more than the picture has; what is chosen is added to it
     """
-    admitted = admit(picture, facts, request, plugins)
+    admitted = admit(picture, facts, request, plugins, usage)
     everyone, query, narrowed, alive = admitted.hosts, admitted.query, admitted.narrowed, admitted.allowed
     hosts = everyone if alive.all() else everyone.take(np.flatnonzero(alive))
     again = [filter_ for filter_ in admitted.filters if filter_.changes(hosts, request)]

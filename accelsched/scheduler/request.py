@@ -85,6 +85,11 @@ class RequestSpec:
         """
         return numa_request.parse(self.flavor, self.image_properties)
 
+    @property
+    def plain(self) -> bool:
+        """Whether nothing but amounts ties it to servers that are placed at the same time."""
+        return not self.hints and self.numa() is None
+
     def affinity(self, group: str) -> Affinity:
         """Return how near to the server's NUMA nodes the devices of a request group must be.
 

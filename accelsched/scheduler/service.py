@@ -1,6 +1,9 @@
 # Copyright accelsched contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The scheduler's process: takes pending requests, one after the other, and sees each through.
+"""The scheduler's process: takes pending requests, and sees each through.
+
+Small ones that wait at the same time are decided on one picture, one after the other, and claimed in one transaction:
+most of what a request costs is the same for any number of them.
 
 Requests lie in the database. A message only says that it is worth looking now. A request is leased while a scheduler
 works on it; when that one dies, another takes it over where it stands, for every step is written down in the same
@@ -11,10 +14,12 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import os
 import socket
 import threading
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from oslo_config import cfg
@@ -31,7 +36,7 @@ from accelsched.db.engine import Database
 from accelsched.placement.fleet import Fleet
 from accelsched.scheduler import claim
 from accelsched.scheduler.claim import Taken
-from accelsched.scheduler.decider import Decider
+from accelsched.scheduler.decider import Asked, Decider
 from accelsched.scheduler.pipeline import Decision, Selection
 from accelsched.scheduler.request import RequestSpec
 
@@ -40,6 +45,48 @@ LOG = log.getLogger(__name__)
 _PRUNE_EVERY_S = 600.0
 # Changes that a process may be behind before it reads the whole fleet anew.
 _FEED_KEPT = 100_000
+
+
+# What is placed together waits together, and for the slowest.
+_MOST_TOGETHER = 16
+_FEW_SERVERS = 50
+
+
+@dataclasses.dataclass
+class Work:
+    """A request while it is seen through.
+
+    :ivar wanted: how many of its servers still want a host
+    :ivar decisions: that were made about it, by a scheduler that died too
+    :ivar attempts: how many of these are ours
+    :ivar failure: why those that still want a host get none
+    """
+
+    request: Request
+    spec: RequestSpec
+    wanted: int
+    decisions: int
+    attempts: int = 0
+    placed: int = 0
+    failure: str | None = None
+
+    def count(self, decision: Decision, taken: Taken, wanted: int, most: int) -> None:
+        """Add what came of a decision.
+
+        :param most: attempts that may be made
+        """
+        self.decisions += 1
+        self.attempts += 1
+        self.placed += len(taken.won)
+        self.wanted = wanted
+        failure = decision.explanation.failure
+        if not wanted:
+            return
+        if failure is not None and not taken.lost:
+            too_few = f" Fewer than min_count ({self.request.min_count}) servers fit, so none was placed."
+            self.failure = failure + too_few if taken.too_few and decision.selections else failure
+        elif self.attempts >= most:
+            self.failure = f"No valid host was found. Lost {self.attempts} races for the same devices in a row."
 
 
 class Scheduler:
@@ -88,7 +135,7 @@ class Scheduler:
         while not self._stopping.is_set():
             self._wake.clear()
             try:
-                while not self._stopping.is_set() and self._take_one():
+                while not self._stopping.is_set() and self._take_some():
                     pass
                 if (utcnow() - pruned).total_seconds() >= _PRUNE_EVERY_S:
                     pruned = utcnow()
@@ -108,109 +155,113 @@ class Scheduler:
                 LOG.exception("What was placed could not be read; trying again")
             self._stopping.wait(self._conf.scheduler.outlook_interval)
 
-    def _take_one(self) -> bool:
-        """Work on the oldest request that nobody works on.
+    def _take_some(self) -> bool:
+        """Work on the oldest request that nobody works on, and on those that can be placed together with it.
 
         :returns: whether there was one
         """
-        request = self._db.transact(self._lease)
-        if request is None:
+        requests = self._db.transact(self._lease)
+        if not requests:
             return False
-        spec = RequestSpec.from_dict(request.spec)
-        won: list[tuple[str, Selection]] = []
         with self._db.reading() as session:
-            unplaced = claim.unplaced(session, request)
-            decided = claim.decisions(session, request.id)  # before builds failed, or by a scheduler that died
-        wanted = len(unplaced)
-        failed = {host for server in unplaced for host in server.failed_hosts}
-        spec = dataclasses.replace(spec, ignore_hosts=(*spec.ignore_hosts, *sorted(failed)))
-        failure = None
-        too_few = False
-        attempt = 0
-        if not wanted:  # whoever died placed all of them, or they were deleted
-            self._db.transact(lambda session: self._finish(session, request))
-        while wanted:
-            decision = self._decider.decide(spec, wanted, f"{request.uuid}/{decided + attempt}")
-            taken, wanted = self._write(request, decision, decided + attempt)
-            won += taken.won
-            failure = decision.explanation.failure
-            if failure is not None and not taken.lost:
-                too_few = taken.too_few and len(decision.selections) > 0
-                break
-            attempt += 1
-            if attempt >= self._conf.scheduler.claim_attempts:
-                failure = f"No valid host was found. Lost {attempt} races for the same devices in a row."
-                break
-        if wanted:
-            failure = failure or "No valid host was found."
-            if too_few:
-                failure += f" Fewer than min_count ({request.min_count}) servers fit, so none was placed."
-            self._db.transact(lambda session: self._give_up(session, request, failure))
-        self._tell_agents(won)
-        LOG.info("Request %s: %d of %d servers placed", request.uuid, len(won), request.count)
+            works = _works(session, requests)
+        if nothing_left := [work.request for work in works if not work.wanted]:
+            # Whoever died placed all of them, or they were deleted.
+            self._db.transact(lambda session: self._finish(session, nothing_left))
+        works = [work for work in works if work.wanted]
+        if len(works) > 1:
+            self._attempt(works)
+        for work in works:
+            while work.wanted and work.failure is None:
+                self._attempt([work])
+            if work.failure is not None:
+                self._db.transact(functools.partial(self._give_up, work))
+            LOG.info("Request %s: %d of %d servers placed", work.request.uuid, work.placed, work.request.count)
         return True
 
-    def _lease(self, session: Session) -> Request | None:
+    def _lease(self, session: Session) -> list[Request]:
+        """Take the oldest request that nobody works on, and with a small plain one further ones of that kind."""
         now = utcnow()
         free = or_(Request.lease_until.is_(None), Request.lease_until < now)
-        request = session.scalars(
+        query = (
             select(Request)
             .where(Request.state == "pending", free)
             .order_by(Request.id)
-            .limit(1)
             .with_for_update(skip_locked=True)
-        ).one_or_none()
-        if request is not None:
-            request.worker = self._name
-            request.lease_until = now + datetime.timedelta(seconds=self._conf.scheduler.lease_seconds)
-        return request
+        )
+        leased = list(session.scalars(query.limit(1)))
+        if leased and _joins(leased[0]):
+            small = (Request.count <= _FEW_SERVERS, Request.server_id.is_(None), Request.group_uuid.is_(None))
+            more = session.scalars(query.where(Request.id > leased[0].id, *small).limit(_MOST_TOGETHER - 1))
+            leased += [request for request in more if _joins(request)]
+        until = now + datetime.timedelta(seconds=self._conf.scheduler.lease_seconds)
+        self._update(session, leased, worker=self._name, lease_until=until)
+        return leased
 
-    def _write(self, request: Request, decision: Decision, attempt: int) -> tuple[Taken, int]:
-        """Claim a decision; when no server wants a host after it, the request is done with the same transaction.
+    def _attempt(self, works: Sequence[Work]) -> None:
+        """Decide and claim once; how far that went is written into the works."""
+        asked = [Asked(work.spec, work.wanted, f"{work.request.uuid}/{work.decisions}") for work in works]
+        if len(works) == 1:
+            decided = [(works[0], self._decider.decide(*asked[0]))]
+        else:
+            found = zip(works, self._decider.decide_each(asked), strict=True)
+            # A failure is found again, and looked into, when the others' claims are in the database.
+            decided = [(work, decision) for work, decision in found if decision.explanation.failure is None]
+        won: list[Selection] = []
+        for (work, decision), (taken, wanted) in zip(decided, self._write(decided), strict=True):
+            won += [selection for _, selection in taken.won]
+            work.count(decision, taken, wanted, self._conf.scheduler.claim_attempts)
+        self._tell_agents(won)
 
-        :returns: what came of it, how many servers still want a host
+    def _write(self, decided: Sequence[tuple[Work, Decision]]) -> list[tuple[Taken, int]]:
+        """Claim decisions; a request of which no server wants a host after it is done with the same transaction.
+
+        :returns: for each what came of it, and how many of its servers still want a host
         """
+        if not decided:
+            return []
 
-        def write(session: Session) -> tuple[Taken, int]:
-            taken = claim.take(session, request, decision.selections)
-            explanation = decision.explanation.to_dict()
-            explanation["selections"] = {
-                uuid_: {
-                    "host": selection.host.name,
-                    "devices": list(selection.devices),
-                    **({"numa": claim.numa_of(selection)} if selection.numa else {}),
-                    **_scores(selection),
-                }
-                for uuid_, selection in taken.won
-            }
-            claim.explain(session, request.id, attempt, explanation)
-            wanted = claim.count_unplaced(session, request)
-            if not wanted:
-                self._finish(session, request)
-            return taken, wanted
+        def write(session: Session) -> list[tuple[Taken, int]]:
+            each = claim.take_each(session, [(work.request, decision.selections) for work, decision in decided])
+            claim.explain(
+                session,
+                [
+                    (work.request.id, work.decisions, _explanation(decision, taken))
+                    for (work, decision), taken in zip(decided, each, strict=True)
+                ],
+            )
+            requests = [work.request for work, _ in decided]
+            wanted = claim.count_unplaced(session, requests)
+            self._finish(session, [request for request in requests if not wanted[request.id]])
+            return [(taken, wanted[request.id]) for request, taken in zip(requests, each, strict=True)]
 
         try:
             return self._db.transact(write)
         except errors.ConflictError as exc:
             # A consumer appeared under our hands, or an inventory went: look again.
-            LOG.info("Request %s: claim lost: %s", request.uuid, exc)
-            return Taken([], lost=True), len(decision.selections)
+            LOG.info("Requests %s: claim lost: %s", ", ".join(work.request.uuid for work, _ in decided), exc)
+            return [(Taken([], lost=True), work.wanted) for work, _ in decided]
 
-    def _give_up(self, session: Session, request: Request, failure: str) -> None:
-        claim.give_up(session, request, failure)
-        self._finish(session, request)
+    def _give_up(self, work: Work, session: Session) -> None:
+        claim.give_up(session, work.request, work.failure or "")
+        self._finish(session, [work.request])
 
-    def _finish(self, session: Session, request: Request) -> None:
-        session.execute(
-            update(Request)
-            .where(Request.id == request.id)
-            .values(state="done", worker=None, lease_until=None)
-            .execution_options(synchronize_session=False)
-        )
+    def _finish(self, session: Session, requests: Sequence[Request]) -> None:
+        self._update(session, requests, state="done", worker=None, lease_until=None)
 
-    def _tell_agents(self, won: list[tuple[str, Selection]]) -> None:
+    @staticmethod
+    def _update(session: Session, requests: Sequence[Request], **values: object) -> None:
+        if requests:
+            session.execute(
+                update(Request)
+                .where(Request.id.in_([request.id for request in requests]))
+                .values(values)
+                .execution_options(synchronize_session=False)
+            )
+
+    def _tell_agents(self, won: Sequence[Selection]) -> None:
         by_agent: dict[str, set[str]] = {}
-        for _, selection in won:
+        for selection in won:
             by_agent.setdefault(selection.host.agent, set()).add(selection.host.name)
         for agent, names in by_agent.items():
             try:
@@ -222,6 +273,37 @@ class Scheduler:
         oldest = utcnow() - datetime.timedelta(hours=self._conf.scheduler.explanation_retention_hours)
         self._db.transact(lambda session: session.execute(delete(DecisionRow).where(DecisionRow.created_at < oldest)))
         self._db.transact(lambda session: feed.prune(session, keep=_FEED_KEPT))
+
+
+def _joins(request: Request) -> bool:
+    """Tell whether a request can be placed together with others like it."""
+    small = request.count <= _FEW_SERVERS and request.server_id is None and request.group_uuid is None
+    return small and RequestSpec.from_dict(request.spec).plain
+
+
+def _works(session: Session, requests: Sequence[Request]) -> list[Work]:
+    unplaced = claim.unplaced(session, requests)
+    decisions = claim.decisions(session, requests)  # before builds failed, or by a scheduler that died
+    works: list[Work] = []
+    for request in requests:
+        spec = RequestSpec.from_dict(request.spec)
+        failed = {host for server in unplaced[request.id] for host in server.failed_hosts}
+        spec = dataclasses.replace(spec, ignore_hosts=(*spec.ignore_hosts, *sorted(failed)))
+        works.append(Work(request, spec, len(unplaced[request.id]), decisions[request.id]))
+    return works
+
+
+def _explanation(decision: Decision, taken: Taken) -> dict[str, Any]:
+    selections = {
+        uuid_: {
+            "host": selection.host.name,
+            "devices": list(selection.devices),
+            **({"numa": claim.numa_of(selection)} if selection.numa else {}),
+            **_scores(selection),
+        }
+        for uuid_, selection in taken.won
+    }
+    return {**decision.explanation.to_dict(), "selections": selections}
 
 
 def _scores(selection: Selection) -> dict[str, Any]:

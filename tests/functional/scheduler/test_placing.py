@@ -14,6 +14,7 @@ from sqlalchemy import func, select, update
 
 from accelsched import wire
 from accelsched.compute import assignments, hosts, hypervisors, servers
+from accelsched.db import feed
 from accelsched.db.compute import Decision, Host, Request, Server
 from accelsched.db.engine import Database
 from accelsched.db.instance_actions import Origin
@@ -21,7 +22,7 @@ from accelsched.db.placement import Allocation, Consumer, Inventory, ResourcePro
 from accelsched.placement.fleet import Fleet
 from accelsched.scheduler import claim
 from accelsched.scheduler import request as requests
-from accelsched.scheduler.service import Scheduler
+from accelsched.scheduler.service import Scheduler, Work
 
 ORIGIN = Origin("req-1", "p", "u")
 
@@ -47,6 +48,11 @@ def wait_done(db: Database) -> None:
             return not session.scalar(select(func.count()).select_from(Request).where(Request.state != "done"))
 
     patience.wait(done, interval_s=0.02)
+
+
+def newest_change(db: Database) -> int:
+    with db.reading() as session:
+        return feed.head(session)
 
 
 def check_books(db: Database) -> int:
@@ -137,14 +143,77 @@ def test_servers_deleted_while_they_wait_take_nothing(db: Database, schedulers: 
 def test_a_request_whose_scheduler_died_is_taken_over(db: Database, schedulers: list[Scheduler]) -> None:
     report(db, fleets.host_report("h"))
     ask(db, 1)
-    leased = db.transact(schedulers[0]._lease)
-    assert leased is not None
-    assert db.transact(schedulers[1]._lease) is None
+    (leased,) = db.transact(schedulers[0]._lease)
+    assert db.transact(schedulers[1]._lease) == []
     expire_lease(db, leased.id)
     schedulers[1].start()
     wait_done(db)
     with db.reading() as session:
         assert session.scalars(select(Server.state)).all() == ["building"]
+
+
+def test_small_requests_that_wait_at_the_same_time_are_placed_together(
+    db: Database, schedulers: list[Scheduler]
+) -> None:
+    """Each on what the ones before it left: there is room for just these, and none has to be decided about again."""
+    report(db, *(fleets.host_report(f"h{n}", gpus=1, vgpus=3) for n in range(4)))
+    for count in (1, 2, 3, 1, 2, 3):
+        ask(db, count, resources__VGPU="1")
+    before = newest_change(db)
+    assert schedulers[0]._take_some()
+    with db.reading() as session:
+        assert session.scalars(select(Server.state)).all() == ["building"] * 12
+        assert session.scalars(select(Request.state)).all() == ["done"] * 6
+        assert session.scalars(select(Decision.sequence)).all() == [0] * 6
+    assert newest_change(db) == before + 1
+    assert check_books(db) == 12 * 4
+    assert not schedulers[0]._take_some()
+
+
+def test_one_without_room_among_those_placed_together_fails_alone(db: Database, schedulers: list[Scheduler]) -> None:
+    report(db, fleets.host_report("h", gpus=1, vgpus=4))
+    asked = [ask(db, count, resources__VGPU="1") for count in (2, 3, 2)]
+    assert schedulers[0]._take_some()
+    with db.reading() as session:
+        states = dict(session.execute(select(Server.uuid, Server.state)).all())
+        fault = session.scalars(select(Server.fault).where(Server.uuid == asked[1][0])).one()
+    assert {states[uuid_] for uuid_ in (*asked[0], *asked[2])} == {"building"}
+    assert {states[uuid_] for uuid_ in asked[1]} == {"error"}
+    assert "No valid host was found" in fault["message"]
+    assert check_books(db) == 4 * 4
+
+
+def test_requests_whose_scheduler_died_with_several_are_taken_over(db: Database, schedulers: list[Scheduler]) -> None:
+    report(db, fleets.host_report("h"))
+    for _ in range(3):
+        ask(db, 1)
+    leased = db.transact(schedulers[0]._lease)
+    assert len(leased) == 3
+    assert not schedulers[1]._take_some()
+    for request in leased:
+        expire_lease(db, request.id)
+    assert schedulers[1]._take_some()
+    with db.reading() as session:
+        assert session.scalars(select(Server.state)).all() == ["building"] * 3
+
+
+def test_a_request_that_depends_on_others_servers_is_placed_alone(db: Database, schedulers: list[Scheduler]) -> None:
+    report(db, fleets.host_report("h"))
+    first = ask(db, 1)
+    flavor: wire.FlavorSpec = {"name": "f", "vcpus": 1, "ram_mb": 512, "disk_gb": 1, "extra_specs": {}}
+    spec = requests.build(flavor, None, project_id="p", hints={"different_host": first})
+    new = servers.NewServers(*("p", "u", "vm", {}, dict(flavor), None, None, False, spec.to_dict(), 1, 1), ORIGIN)
+    (apart,) = db.transact(lambda session: servers.create(session, new)).uuids
+    ask(db, 1)
+    assert len(db.transact(schedulers[0]._lease)) == 2
+    assert [request.spec["hints"] for request in db.transact(schedulers[1]._lease)] == [{"different_host": first}]
+    with db.reading() as session:
+        for request in session.scalars(select(Request)).all():
+            expire_lease(db, request.id)
+    while schedulers[0]._take_some():
+        pass
+    with db.reading() as session:
+        assert session.scalars(select(Server.state).where(Server.uuid == apart)).one() == "error"
 
 
 @pytest.mark.parametrize(("more_room", "placed"), [(1, 3), (0, 0)])
@@ -153,12 +222,11 @@ def test_what_a_scheduler_could_not_place_before_it_died_its_heir_places_or_give
 ) -> None:
     report(db, fleets.host_report("h", gpus=1, vgpus=2))
     ask(db, 4, 3, resources__VGPU="1")
-    leased = db.transact(schedulers[0]._lease)
-    assert leased is not None
-    row, wanted = leased, 4
-    decision = schedulers[0]._decider.decide(requests.RequestSpec.from_dict(row.spec), wanted, "s")
+    (row,) = db.transact(schedulers[0]._lease)
+    spec = requests.RequestSpec.from_dict(row.spec)
+    decision = schedulers[0]._decider.decide(spec, 4, "s")
     assert len(decision.selections) == 2
-    taken, wanted = schedulers[0]._write(row, decision, 0)
+    ((taken, wanted),) = schedulers[0]._write([(Work(row, spec, 4, 0), decision)])
     assert (taken.won, taken.lost, taken.too_few, wanted) == ([], False, True, 4)
     if more_room:
         report(db, fleets.host_report("h2", gpus=1, vgpus=more_room))
