@@ -13,6 +13,7 @@ from typing import Any
 
 import libvirt
 import pytest
+from lxml import etree
 from stack import guest as guests
 
 from accelsched import errors, wire
@@ -135,6 +136,26 @@ def test_a_server_obeys_orders_and_its_guest_is_asked_before_it_is_switched_off(
         controller.wait_for(lambda: boots() == 1)
         controller.assign({**server, "desired": "deleted"})
         controller.wait_for(lambda: not controller.assigned("node1", uuid))
+
+
+def test_an_image_that_wants_uefi_boots_by_it_and_its_variables_go_with_the_server(
+    control_plane: Any, machine_options: Any, hypervisor: Any, images: Any, guest: guests.Guest, assignment_for: Any
+) -> None:
+    controller, agent = control_plane(machine_options)
+    image = bootable(images, guest)
+    image["properties"]["hw_firmware_type"] = "uefi"
+    server = assignment_for("node1", image=image)
+    uuid = server["server_uuid"]
+    controller.assign(server)
+    with agent(machine_options) as running:
+        controller.wait_for(lambda: "accelsched-guest: ready" in _console(running, uuid))
+        domain = etree.fromstring(hypervisor.lookupByUUIDString(uuid).XMLDesc())
+        variables = Path(domain.findtext("./os/nvram") or "")
+        assert domain.find("./os/loader").get("type") == "pflash"
+        assert variables.is_file()
+        controller.assign({**server, "desired": "deleted"})
+        controller.wait_for(lambda: not controller.assigned("node1", uuid))
+        assert not variables.exists()
 
 
 def test_a_server_is_on_the_cpus_and_the_node_that_it_was_given(

@@ -52,6 +52,7 @@ class DomainSpec:
     rescue_disk: Path | None = None  # to boot from, the server's own disk beside it
     config_drive: Path | None = None
     direct_boot: DirectBoot | None = None
+    uefi: bool = False  # in the place of a BIOS
     attachments: Sequence[Attachment] = ()
     cpus: Cpus = NOWHERE
 
@@ -88,7 +89,11 @@ def domain_xml(spec: DomainSpec) -> str:
 
 def _os(domain: etree._Element, spec: DomainSpec) -> None:
     os_ = etree.SubElement(domain, "os")
+    if spec.uefi:
+        os_.set("firmware", "efi")  # libvirt chooses the files, and makes one for the variables
     _text(os_, "type", "hvm", arch=spec.arch, machine="q35")
+    if spec.uefi:
+        etree.SubElement(etree.SubElement(os_, "firmware"), "feature", enabled="no", name="secure-boot")
     if spec.direct_boot is None:
         etree.SubElement(os_, "boot", dev="hd")
         return

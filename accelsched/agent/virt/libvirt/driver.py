@@ -138,7 +138,8 @@ class LibvirtDriver(base.VirtDriver):
         rescue = base.rescue_image(assignment)
         if rescue is not None:
             self._rescue_disk(rescue, files_, progress)
-        direct_boot = self._direct_boot(rescue or assignment["image"], progress)
+        boots = rescue or assignment["image"]
+        direct_boot = self._direct_boot(boots, progress)
         config_drive = None
         if configdrive.wanted(assignment):
             progress.step("making config drive")
@@ -164,6 +165,7 @@ class LibvirtDriver(base.VirtDriver):
             rescue_disk=None if rescue is None else files_.rescue_disk,
             config_drive=config_drive,
             direct_boot=direct_boot,
+            uefi=boots is not None and boots["properties"].get("hw_firmware_type") == "uefi",
             attachments=attachments,
             cpus=self._cpus(assignment),
         )

@@ -48,6 +48,7 @@ SPECS = {
         config_drive=STATE / "disk.config",
         direct_boot=DirectBoot(BASE / "kernel", BASE / "ramdisk", "console=ttyS0 a=<b>"),
     ),
+    "uefi": dataclasses.replace(PLAIN, uefi=True),
     "rescue": dataclasses.replace(
         PLAIN,
         rescue_disk=STATE / "disk.rescue",
