@@ -78,8 +78,7 @@ class Images:
         :raises accelsched.errors.ForbiddenError: when the caller may not
         :raises accelsched.errors.UnavailableError: when the image service does not answer
         """
-        if not self.configured:
-            raise errors.InvalidError("This deployment has no image service ([glance] is not set).")
+        self._need()
         try:
             return str(self._client(token).post("/v2/images", json=dict(record)).json()["id"])
         except (keystoneauth1.exceptions.Forbidden, keystoneauth1.exceptions.Unauthorized) as exc:
@@ -92,8 +91,10 @@ class Images:
     def find(self, properties: Mapping[str, str], token: str | None) -> list[dict[str, Any]]:
         """Return the images that have these properties, the newest first.
 
+        :raises accelsched.errors.InvalidError: when there is no image service
         :raises accelsched.errors.UnavailableError: when the image service does not answer
         """
+        self._need()
         try:
             found = self._client(token).get("/v2/images", params={**properties, "sort": "created_at:desc"})
         except keystoneauth1.exceptions.ClientException as exc:
@@ -116,6 +117,10 @@ class Images:
             ) from exc
         except keystoneauth1.exceptions.ClientException as exc:
             raise errors.UnavailableError(f"image {image_id} could not be deleted: {exc}") from exc
+
+    def _need(self) -> None:
+        if not self.configured:
+            raise errors.InvalidError("This deployment has no image service ([glance] is not set).")
 
     def url(self, image_id: str) -> str:
         """Return where an image is."""

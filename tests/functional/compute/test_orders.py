@@ -99,8 +99,36 @@ def test_a_server_that_was_made_without_an_image_is_rescued_by_one_that_is_named
     refused = act(api, server, "unrescue")
     assert refused.status_code == 409
     assert "Cannot 'unrescue'" in refused.text
-    refused = act(api, server, "createImage", {"name": "picture"})
-    assert (refused.status_code, "no image service" in refused.text) == (400, True)
+    for action, argument in (
+        ("createImage", {"name": "picture"}),
+        ("createBackup", {"name": "picture", "backup_type": "daily", "rotation": 1}),
+        ("shelve", None),
+    ):
+        refused = act(api, server, action, argument)
+        assert (refused.status_code, "no image service" in refused.text) == (400, True), refused.text
+    assert show(api, server)["status"] == "ACTIVE"
+
+
+def test_a_server_without_a_disk_is_shelved_without_an_image(api, create):
+    name = "diskless"
+    made = {"name": name, "vcpus": 1, "ram": 64, "disk": 0, "id": name}
+    assert api.post(f"{C}/flavors", json={"flavor": made}).status_code == 200
+    uuid = create(flavorRef=name)["server"]["id"]
+    settled(api, uuid, "ACTIVE")
+    refused = act(api, uuid, "createImage", {"name": "picture"})
+    assert (refused.status_code, "has no disk" in refused.text) == (400, True)
+    assert act(api, uuid, "shelve").status_code == 202
+    shown = settled(api, uuid, "SHELVED_OFFLOADED")
+    assert (shown["OS-EXT-SRV-ATTR:host"], shown["OS-EXT-STS:vm_state"]) == (None, "shelved_offloaded")
+    assert api.get(f"/placement/allocations/{uuid}").json()["allocations"] == {}
+    assert [one["id"] for one in api.get(f"{C}/servers?status=SHELVED_OFFLOADED").json()["servers"]] == [uuid]
+    for name_, argument in (("shelveOffload", None), ("os-start", None), ("reboot", {"type": "HARD"})):
+        assert act(api, uuid, name_, argument).status_code == 409, name_
+    assert act(api, uuid, "unshelve").status_code == 202
+    settled(api, uuid, "ACTIVE")
+    assert [one["action"] for one in actions(api, uuid)] == ["unshelve", "shelve", "create"]
+    assert act(api, uuid, "unshelve").status_code == 409
+    api.delete(f"{C}/flavors/{name}")
 
 
 def test_a_server_that_was_never_active_takes_no_orders(api, create):

@@ -25,6 +25,7 @@ NOW = datetime.datetime(2026, 11, 24)
         ("paused", "PAUSED", "paused", None, 3),
         ("suspended", "SUSPENDED", "suspended", None, 4),
         ("rescued", "RESCUE", "rescued", None, 1),
+        ("shelved", "SHELVED_OFFLOADED", "shelved_offloaded", None, 4),
         ("error", "ERROR", "error", None, 0),
     ],
 )
@@ -50,8 +51,14 @@ def test_an_order_shows_as_a_task_and_a_reboot_as_a_status():
 def test_a_list_filtered_by_a_state_shows_exactly_the_servers_that_show_that_state():
     rows = [
         Server(uuid=f"{state} {desired} {task} {deleted}", state=state, desired=desired, task=task, deleted_at=deleted)
-        for state in ("scheduling", "building", "active", "stopped", "paused", "suspended", "rescued", "error")
-        for desired, tasks in (("active", [None, "powering-off", "rebooting", "rebooting_hard"]), ("deleted", [None]))
+        for state in (
+            *("scheduling", "building", "active", "stopped", "paused", "suspended", "rescued", "shelved", "error"),
+        )
+        for desired, tasks in (
+            ("active", [None, "powering-off", "rebooting", "rebooting_hard"]),
+            ("shelved", ["shelving_offloading"]),
+            ("deleted", [None]),
+        )
         for task in tasks
         for deleted in (None, NOW)
     ]
