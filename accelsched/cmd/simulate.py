@@ -8,6 +8,7 @@ Needs no database, no messages and no agents.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -93,6 +94,7 @@ def _simulate(conf: cfg.ConfigOpts, output: TextIO) -> None:
     pods = trace.read_pods(Path(conf.arrivals))
     history = trace.read_pods(Path(conf.history)) if conf.history else []
     replay = Replay(nodes, history, plugins.load(conf), conf.seed, planned=policies.POLICIES[conf.policy].planned)
+    gc.freeze()  # the fleet stays, and the garbage collector need not look through it again and again
     lines: list[bytes] = []
     with tqdm(total=len(pods), unit="request", disable=None, leave=False) as bar:
 

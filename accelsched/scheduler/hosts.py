@@ -104,7 +104,8 @@ class Hosts(Told):
             return np.zeros(len(self), dtype=np.int64)
         rows = self.own_rows(resource_class)
         used = self.usage.get(resource_class, columns.used)
-        free: Ints = np.where(rows == NONE, 0, columns.capacity[rows] - used[rows])
+        free: Ints = columns.capacity[rows] - used[rows]
+        free[rows == NONE] = 0
         return free
 
     def own_rows(self, resource_class: str) -> Ints:

@@ -140,7 +140,7 @@ def summed(table: Ints | Mask) -> Ints:
 
 def largest(table: Floats) -> Floats:
     """Return the largest value of each host's devices: float64[hosts], from float64[hosts, devices]."""
-    most: Floats = functools.reduce(np.maximum, table.T) if _by_columns(table) else table.max(axis=1, initial=-np.inf)
+    most: Floats = functools.reduce(np.maximum, table.T) if _by_columns(table) else np.maximum.reduce(table, axis=1, initial=-np.inf)
     return most
 
 

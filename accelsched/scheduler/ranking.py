@@ -174,7 +174,7 @@ class Ranking:
         """Return the best hosts, in order: int64[at most count]."""
         total, turn = self.total, self.turn
         if count == 1:
-            most = total.max(initial=_NEVER)
+            most = np.maximum.reduce(total, initial=_NEVER)
             level = np.flatnonzero(total == most)
             return level[[turn[level].argmin()]] if most > _NEVER else level[:0]
         if count < len(total):
