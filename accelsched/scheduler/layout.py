@@ -140,7 +140,9 @@ def summed(table: Ints | Mask) -> Ints:
 
 def largest(table: Floats) -> Floats:
     """Return the largest value of each host's devices: float64[hosts], from float64[hosts, devices]."""
-    most: Floats = functools.reduce(np.maximum, table.T) if _by_columns(table) else np.maximum.reduce(table, axis=1, initial=-np.inf)
+    if _by_columns(table):
+        return functools.reduce(np.maximum, table.T)
+    most: Floats = np.maximum.reduce(table, axis=1, initial=-np.inf)
     return most
 
 

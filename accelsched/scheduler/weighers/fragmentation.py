@@ -24,6 +24,8 @@ from accelsched.scheduler.weighers.base import DeviceWeigher, Options
 _TYPICAL = 0.95
 _FEW = 64
 """Finding out which of as many options are alike costs more than to weigh each."""
+_BLOCK = 8192
+"""As many hosts are looked at at one time: each takes a number for each of its devices and each need of the mix."""
 _UNCOUNTED = ("MEMORY_MB", "DISK_GB")
 """Shapes that differ in these alone are one: rarely what keeps a device from being used."""
 
@@ -122,6 +124,12 @@ class Typical:
         :param able: whether its devices have what each shape requires, bool[hosts, shapes]
         :returns: float64[hosts], in the unit of the class
         """
+        if len(devices) > _BLOCK:
+            parts = [slice(start, start + _BLOCK) for start in range(0, len(devices), _BLOCK)]
+            owns = [{name: left[part] for name, left in own.items()} for part in parts]
+            return np.concatenate(
+                [self.fragmentation(some, devices[part], able[part]) for some, part in zip(owns, parts, strict=True)]
+            )
         columns = np.ascontiguousarray(devices.T)
         enough = columns >= self.amounts[:, None, None]
         usable = (enough * columns).sum(axis=1)

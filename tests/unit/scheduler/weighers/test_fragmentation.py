@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from accelsched.scheduler import hosts
 from accelsched.scheduler.hosts import Hosts
 from accelsched.scheduler.outlook import Outlook, Shape
 from accelsched.scheduler.ranking import Ranking, usage_of
+from accelsched.scheduler.weighers import fragmentation as fragmentation_weigher
 from accelsched.scheduler.weighers.fragmentation import FragmentationWeigher, fragmentation_of
 from accelsched.simulation import trace
 from accelsched.simulation.trace import GPU_CLASS, Node, Pod
@@ -116,7 +118,9 @@ def test_weights_are_the_published_formula(
             assert ranking.total[index] in either
 
 
-def test_a_host_is_as_fragmented_alone_as_among_others() -> None:
+@pytest.mark.parametrize("block", [8192, 16])
+def test_a_host_is_as_fragmented_alone_as_among_others(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(fragmentation_weigher, "_BLOCK", block)
     asked = [Pod("p", cpu, 0, 1, milli, frozenset()) for cpu in range(1, 12) for milli in (130, 370, 1000)]
     history = [pod for number, pod in enumerate(asked) for _ in range(1 + number % 7)]
     picture, rows = trace.picture_of([Node(f"n{number}", 3 + number, 1, 8, "A") for number in range(40)])
