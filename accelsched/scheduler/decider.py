@@ -69,6 +69,11 @@ class Decider:
         # What to expect, when an enabled plug-in asks for it.
         self.forecast = Forecast(conf, db, self._plan) if "outlook" in self._plugins.needs(()) else None
 
+    def warm_up(self) -> None:
+        """Read the hosts and the fleet now, so that the first request does not wait for it."""
+        self._knowledge.table()
+        self._fleet.warm_up()
+
     def decide(self, spec: RequestSpec, count: int, seed: str) -> Decision:
         """Choose hosts and devices: see :func:`accelsched.scheduler.pipeline.decide`; say what a failure was up to."""
         facts = self._facts(spec)

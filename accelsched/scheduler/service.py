@@ -132,9 +132,13 @@ class Scheduler:
 
     def _run(self) -> None:
         pruned = utcnow() - datetime.timedelta(seconds=_PRUNE_EVERY_S)
+        warm = False
         while not self._stopping.is_set():
             self._wake.clear()
             try:
+                if not warm:
+                    self._decider.warm_up()
+                    warm = True
                 while not self._stopping.is_set() and self._take_some():
                     pass
                 if (utcnow() - pruned).total_seconds() >= _PRUNE_EVERY_S:

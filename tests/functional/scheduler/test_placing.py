@@ -91,6 +91,12 @@ def test_two_schedulers_share_the_work_and_give_nothing_twice(db: Database, sche
     assert check_books(db) == 20 * 4
 
 
+def test_a_scheduler_knows_the_hosts_before_it_is_asked(db: Database, schedulers: list[Scheduler]) -> None:
+    report(db, *(fleets.host_report(f"h{n}") for n in range(3)))
+    schedulers[0].start()
+    patience.wait(lambda: len(schedulers[0]._decider._knowledge._table) == 3, interval_s=0.02)
+
+
 def test_fewer_than_min_count_is_none_at_all(db: Database, schedulers: list[Scheduler]) -> None:
     report(db, fleets.host_report("h", gpus=1, vgpus=4))
     ask(db, 5, 5, resources__VGPU="1")
