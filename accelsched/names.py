@@ -24,6 +24,9 @@ STANDARD = frozenset({*os_resource_classes.STANDARDS, *os_traits.get_traits()})
 LINK_PARTITION = "CUSTOM_LINK_PARTITION_"
 _NUMA_NODE = "CUSTOM_NUMA_NODE_"
 
+MOVES = "CUSTOM_ACCELSCHED_MOVES"
+"""Trait of hosts whose agent can hand a server over to another host's, or to itself in another size."""
+
 MDEV_UUID_MARK = "acce15ed"
 
 # The namespace of every name-based uuid made here (RFC 9562, section 5.5).

@@ -124,7 +124,8 @@ class PowerOrder(TypedDict):
     """What a server was told to do last. An agent carries out each number once and then leaves the server alone."""
 
     number: int  # 1 for a server's first order
-    power: Literal["running", "stopped", "paused", "suspended", "rescued"]
+    # aside: stopped, without a domain; what it has stays until it is known whether it comes back from where it goes.
+    power: Literal["running", "stopped", "paused", "suspended", "rescued", "aside"]
     reboot: Literal["soft", "hard"] | None  # by way of a reboot: the guest is asked to shut down, or not
     # An image in Glance, made already, that the disk's contents are uploaded to. A server is stopped for it where the
     # order has it stopped; else it goes on as it is.

@@ -132,7 +132,7 @@ class Host:
         server_uuid, order = assignment["server_uuid"], assignment["order"]
         if order["power"] == "rescued":
             self.virt.prepare_rescue(assignment, progress)
-        if order["reboot"] is not None or order["power"] in ("stopped", "rescued"):
+        if order["reboot"] is not None or order["power"] in ("stopped", "rescued", "aside"):
             self.virt.stop(server_uuid, self._grace_s(assignment), progress)
         if "snapshot" in order:
             self._snapshot(server_uuid, order["snapshot"], progress)
@@ -144,6 +144,8 @@ class Host:
                 self.virt.pause(server_uuid)
             case "suspended":
                 self.virt.suspend(server_uuid)
+            case "aside":
+                self.virt.put_aside(server_uuid)
 
     def _snapshot(self, server_uuid: str, image_id: str, progress: Progress) -> None:
         """Upload what is on a server's disk."""

@@ -5,32 +5,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accelsched import wire
-from accelsched.compute import hosts, orders, rebuilding, shelving, states
+from accelsched.compute import hosts, moving, orders, rebuilding, shelving, states
 from accelsched.db import instance_actions
 from accelsched.db.base import utcnow
-from accelsched.db.compute import Server, as_iso
+from accelsched.db.compute import Migration, Server, as_iso
 from accelsched.placement import claims
 
 
 def of_hosts(session: Session, names: Sequence[str]) -> list[wire.Assignment]:
     """Return every server that these hosts hold or must tear down."""
-    rows = session.scalars(
-        select(Server).where(Server.host.in_(names), Server.deleted_at.is_(None)).order_by(Server.id)
+    rows = session.execute(
+        select(Server, Migration)
+        .outerjoin(Migration, Migration.id == Server.migration_id)
+        .where(Server.host.in_(names), Server.deleted_at.is_(None))
+        .order_by(Server.id)
     )
-    return [_assignment(server) for server in rows]
+    there = [_assignment(server, leaves=moving.leaves_destination(server, migration)) for server, migration in rows]
+    return there + [_set_aside(server, migration) for server, migration in moving.set_aside(session, list(names))]
 
 
-def _assignment(server: Server) -> wire.Assignment:
+def _set_aside(server: Server, migration: Migration) -> wire.Assignment:
+    """Return what is wanted of a server where it comes from: to be left as it was, or removed."""
+    source = migration.source
+    assignment = _assignment(server, leaves=moving.leaves_source(server, migration))
+    assignment |= {
+        "host": migration.source_host,
+        "flavor": source["flavor"],
+        "devices": source["devices"],
+        "order": source["order"],
+        "incarnation": source["incarnation"],
+        "numa": source["numa"] or [],
+    }
+    return assignment
+
+
+def _assignment(server: Server, *, leaves: bool = False) -> wire.Assignment:
     assignment: wire.Assignment = {
         "server_uuid": server.uuid,
         "host": server.host or "",
-        "desired": "active" if server.desired == "active" else "deleted",
+        "desired": "active" if server.desired == "active" and not leaves else "deleted",
         "name": server.name,
         "project_id": server.project_id,
         "user_id": server.user_id,
@@ -57,18 +76,25 @@ def _assignment(server: Server) -> wire.Assignment:
     return assignment
 
 
+class Moved(NamedTuple):
+    """Another host has to do with the server now, and its agent is to be told."""
+
+    host: str
+
+
 def observe(
     session: Session, seen: wire.Observation, max_attempts: int
-) -> Literal["gone", "unplaced", "offloaded"] | None:
+) -> Literal["gone", "unplaced", "offloaded"] | Moved | None:
     """Take over what an agent saw of one server. What is no longer true of it is ignored.
 
     :param max_attempts: hosts on which a server's first build is tried
     :returns: ``gone`` when the server is gone from the host now, its allocations with it; ``unplaced`` when it wants
-        another host; ``offloaded`` when it is to leave this one
+        another host; ``offloaded`` when it is to leave this one; Moved when another host has to do with it
     """
     server = session.scalars(select(Server).where(Server.uuid == seen["server_uuid"]).with_for_update()).one_or_none()
     # An agent that was away may speak of a server that has been moved or removed since.
     if server is None or server.deleted_at is not None or server.host != seen["host"]:
+        moving.source_seen(session, seen, server)
         return None
     server.updated_at = utcnow()
     server.detail = seen["detail"][:255]
@@ -76,6 +102,19 @@ def observe(
         return _left(session, server) if seen["state"] == "gone" else None
     if not rebuilding.observed(session, server, seen):
         return None
+    migration = moving.of(session, server)
+    if migration is not None and moving.under_way(migration):
+        host = moving.observed(session, server, migration, seen)
+        return None if host is None else Moved(host)
+    return _here(session, server, seen, max_attempts)
+
+
+def _here(
+    session: Session, server: Server, seen: wire.Observation, max_attempts: int
+) -> Literal["unplaced", "offloaded"] | None:
+    """Take over how a server is that is not under way, and what it has obeyed; before and after a move, no order."""
+    if server.migration_id is not None:
+        return _stays(session, server, seen, max_attempts)
     shelves = server.task is not None and server.task.startswith("shelving")
     orders.observed(session, server, seen)
     if shelves and server.task is None and seen.get("order_fault") is None:
@@ -99,11 +138,14 @@ def _stays(session: Session, server: Server, seen: wire.Observation, max_attempt
     return None
 
 
-def _left(session: Session, server: Server) -> Literal["gone"]:
+def _left(session: Session, server: Server) -> Literal["gone"] | Moved:
     """Take over that nothing is left of a server on a host that it was to leave."""
     if server.desired == "shelved":
         shelving.off_host(session, server)
         return "gone"
+    elsewhere = moving.left(session, server)
+    if elsewhere is not None:
+        return Moved(elsewhere)
     claims.release(session, [server.uuid])
     server.deleted_at = utcnow()
     server.detail = ""
@@ -140,7 +182,7 @@ def _be(session: Session, server: Server, state: str, host: str) -> None:
     if server.state == states.SHELVED:
         shelving.built(session, server)
     if not server.held_in_error:
-        server.state = state
+        server.state = moving.seen_as(moving.of(session, server), state)
         server.fault = None
     if state == "active" and server.launched_at is None:
         server.launched_at = utcnow()

@@ -11,11 +11,9 @@ from typing import Any
 import tenacity
 from oslo_db import exception as db_exception
 from oslo_log import log
-from sqlalchemy import select
 
 from accelsched import rpc, wire
 from accelsched.compute import assignments, hosts
-from accelsched.db.compute import Host
 from accelsched.db.engine import Database
 
 LOG = log.getLogger(__name__)
@@ -84,11 +82,13 @@ class Controller:
                     self._place()
                 case "offloaded":
                     self._sync(observation["host"])
+                case assignments.Moved(host):
+                    self._sync(host)
 
     def _sync(self, host: str) -> None:
         """Have the agent of a host look at what is wanted there; it does so by itself, only later."""
         with self._db.reading() as session:
-            agent = session.scalar(select(Host.agent).where(Host.name == host))
+            agent = _agent_of(session, host)
         try:
             if agent is not None:
                 self._tell(agent, host)
@@ -98,4 +98,5 @@ class Controller:
 
 # An RPC argument has the module's name.
 _heartbeat = hosts.heartbeat
+_agent_of = hosts.agent_of
 _check_control_plane = hosts.check_control_plane

@@ -104,6 +104,11 @@ def note_build(session: Session, name: str, *, failed: bool) -> None:
         hosts_head.advance(session)
 
 
+def agent_of(session: Session, name: str) -> str | None:
+    """Return the agent that stands for a host; None when nobody does."""
+    return session.scalar(select(Host.agent).where(Host.name == name))
+
+
 def is_up(host: Host, service_down_time_s: int, now: datetime.datetime | None = None) -> bool:
     """Tell whether the host's agent was heard of lately and nobody forced it down."""
     age = (now or utcnow()) - host.last_seen_at

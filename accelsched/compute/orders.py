@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from accelsched import errors, wire
 from accelsched.compute import servers, snapshots, states
-from accelsched.db import instance_actions
+from accelsched.db import instance_actions, moves
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Server
 
@@ -119,26 +119,13 @@ def give(
     """
     server = servers.alive(session, uuid, project_id)
     check(server, order, admin=admin)
-    number = wish(server, order.power or _AS_IT_IS[server.state], order.reboot, beside)
+    number = moves.wish(server, order.power or _AS_IT_IS[server.state], order.reboot, beside)["number"]
     server.task = order.task
     server.updated_at = utcnow()
     instance_actions.begin(
         session, [server.id], order.action, origin, event=order.event, order_number=number, host=server.host
     )
     return servers.agent_of(session, server)
-
-
-def wish(
-    server: Server,
-    power: Power,
-    reboot: Literal["soft", "hard"] | None = None,
-    beside: Mapping[str, Any] | None = None,
-) -> int:
-    """Write down what a server is to be; return the number of the order that this is."""
-    number: int = (server.power_order["number"] if server.power_order else 0) + 1
-    wanted: wire.PowerOrder = {"number": number, "power": power, "reboot": reboot}
-    server.power_order = {**wanted, **(beside or {})}
-    return number
 
 
 def observed(session: Session, server: Server, seen: wire.Observation) -> None:

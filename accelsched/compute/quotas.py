@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
 from oslo_db import exception as db_exception
@@ -143,6 +143,31 @@ def admit_servers(session: Session, new: NewServers, configured: Mapping[str, in
     if room < new.min_count:
         raise errors.QuotaExceededError(_short(new.min_count, wants, has, {name: most[name] for name in bounded}))
     return dataclasses.replace(new, max_count=min(room, new.max_count))
+
+
+def admit_growth(
+    session: Session,
+    project_id: str,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    configured: Mapping[str, int],
+) -> None:
+    """Let a server of a project grow from one flavor to another; the project is locked from then on.
+
+    :raises accelsched.errors.QuotaExceededError: saying what is short
+    """
+    growth = {
+        "cores": int(after["vcpus"]) - int(before["vcpus"]),
+        "ram": int(after["ram_mb"]) - int(before["ram_mb"]),
+    }
+    most = limits(session, project_id, configured)
+    bounded = {name: most[name] for name, more in growth.items() if more > 0 and most[name] != UNLIMITED}
+    if not bounded:
+        return
+    lock(session, _PROJECT, project_id)
+    has = used(session, project_id)
+    if any(has[name] + growth[name] > limit for name, limit in bounded.items()):
+        raise errors.QuotaExceededError(_short(1, growth, has, bounded))
 
 
 def _short(count: int, wants: Mapping[str, int], has: Mapping[str, int], most: Mapping[str, int]) -> str:

@@ -16,8 +16,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accelsched import errors, wire
-from accelsched.compute import hosts, orders, servers, shelving, snapshots, states
-from accelsched.db import instance_actions
+from accelsched.compute import hosts, moving, servers, shelving, snapshots, states
+from accelsched.db import instance_actions, moves
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Host, Request, Server
 from accelsched.placement import claims
@@ -97,7 +97,7 @@ def evacuate(
     if target is not None and session.scalar(select(Host.id).where(Host.name == target)) is None:
         raise errors.NotFoundError(f"Compute host {target} not found.")
     if stopped:
-        orders.wish(server, "stopped")
+        moves.wish(server, "stopped")
     _move(session, server, target, origin)
 
 
@@ -113,6 +113,7 @@ def evacuate_host(session: Session, name: str, origin: instance_actions.Origin) 
             Server.deleted_at.is_(None),
             Server.desired == "active",
             Server.task.is_(None) | (Server.task != TASK),
+            Server.migration_id.is_(None),
             Server.launched_at.is_not(None),
         )
         .order_by(Server.id)
@@ -168,6 +169,8 @@ def _check(session: Session, uuid: str, action: str, *, project_id: str | None, 
     servers.check_state(server, action, _VM_STATES)
     if server.host is None:
         raise errors.ConflictError(f"Cannot '{action}' instance {uuid}: it is on no host")
+    if server.migration_id is not None:
+        raise errors.ConflictError(f"Cannot '{action}' instance {uuid}: its resize or migration is not over")
     return server
 
 
@@ -180,11 +183,11 @@ def _begin(session: Session, server: Server, action: str, event: str, origin: in
 
 def _move(session: Session, server: Server, target: str | None, origin: instance_actions.Origin) -> None:
     """Ask the schedulers for another host. The server stays where it is until one of them has claimed it."""
-    request = session.get_one(Request, server.request_id)
+    request = moving.request_of(session, server)
     snapshots.abandon(session, server, "The server's host was lost meanwhile.")
     _stay_down(server)
     if server.state == states.RESCUED:
-        orders.wish(server, "running")  # from its new disk
+        moves.wish(server, "running")  # from its new disk
     spec = {
         **request.spec,
         "image": server.image,
@@ -211,4 +214,4 @@ def _move(session: Session, server: Server, target: str | None, origin: instance
 def _stay_down(server: Server) -> None:
     """Have a server that is stopped be so after it was built."""
     if server.state == states.STOPPED:
-        orders.wish(server, "stopped")
+        moves.wish(server, "stopped")

@@ -18,8 +18,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accelsched import errors
-from accelsched.compute import orders, servers, snapshots, states
-from accelsched.db import instance_actions
+from accelsched.compute import moving, servers, snapshots, states
+from accelsched.db import instance_actions, moves
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Host, Request, Server
 from accelsched.placement import claims
@@ -67,7 +67,7 @@ def unshelve(
     check_shelved(server, "unshelve", admin=admin)
     if wanted.host is not None and session.scalar(select(Host.id).where(Host.name == wanted.host)) is None:
         raise errors.InvalidError(f"Compute host {wanted.host} could not be found.")
-    request = session.get_one(Request, server.request_id)
+    request = moving.request_of(session, server)
     spec = {
         **request.spec,
         "image": server.image,
@@ -89,7 +89,7 @@ def unshelve(
         )
     )
     server.shelved_image = None if wanted.image is None else dict(wanted.image)
-    orders.wish(server, "running")
+    moves.wish(server, "running")
     server.task = UNSHELVING
     server.updated_at = utcnow()
     instance_actions.begin(session, [server.id], "unshelve", origin, event="compute_unshelve_instance")

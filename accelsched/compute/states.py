@@ -12,6 +12,8 @@ stopped              SHUTOFF          stopped                   shut down
 paused               PAUSED           paused                    paused
 suspended            SUSPENDED        suspended                 shut down
 rescued              RESCUE           rescued                   running
+resized              VERIFY_RESIZE    resized                   running
+resized-stopped      VERIFY_RESIZE    resized                   shut down
 shelved              SHELVED_         shelved_                  shut down
                      OFFLOADED        offloaded
 error                ERROR            error                     none
@@ -20,7 +22,8 @@ to be deleted        as its state     ...        deleting       ...
 deleted_at is set    DELETED          deleted                   none
 ===================  ===============  =========  =============  ==========
 
-``*`` but REBOOT or HARD_REBOOT while an active one is rebooted, and REBUILD while one is built anew.
+``*`` but REBOOT or HARD_REBOOT while an active one is rebooted, REBUILD while one is built anew, RESIZE while one moves
+and REVERT_RESIZE while it goes back.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ PAUSED = "paused"
 SUSPENDED = "suspended"
 RESCUED = "rescued"
 SHELVED = "shelved"
+RESIZED = "resized"
+RESIZED_STOPPED = "resized-stopped"
 ERROR = "error"
 
 NO_POWER_STATE, RUNNING, PAUSED_POWER, SHUT_DOWN = 0, 1, 3, 4
@@ -71,6 +76,8 @@ _STATES = {
     PAUSED: NovaState("PAUSED", "paused", None, PAUSED_POWER),
     SUSPENDED: NovaState("SUSPENDED", "suspended", None, SHUT_DOWN),
     RESCUED: NovaState("RESCUE", "rescued", None, RUNNING),
+    RESIZED: NovaState("VERIFY_RESIZE", "resized", None, RUNNING),
+    RESIZED_STOPPED: NovaState("VERIFY_RESIZE", "resized", None, SHUT_DOWN),
     SHELVED: NovaState("SHELVED_OFFLOADED", "shelved_offloaded", None, SHUT_DOWN),
     ERROR: NovaState("ERROR", "error", None, NO_POWER_STATE),
 }
@@ -82,6 +89,12 @@ _BY_TASK = {
     (ACTIVE, "rebuilding"): "REBUILD",
     (STOPPED, "rebuilding"): "REBUILD",
     (ERROR, "rebuilding"): "REBUILD",
+    **{
+        (state, task): "RESIZE"
+        for state in (ACTIVE, STOPPED)
+        for task in ("resize_prep", "resize_migrating", "resize_finish")
+    },
+    **{(state, "resize_reverting"): "REVERT_RESIZE" for state in (ACTIVE, STOPPED, RESIZED, RESIZED_STOPPED)},
 }
 
 

@@ -184,8 +184,41 @@ class Server(Base):
     numa: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))  # wire.NumaPlacedNode
     created_at: Mapped[moment] = mapped_column(default=utcnow)
     updated_at: Mapped[moment] = mapped_column(default=utcnow)
+    migration_id: Mapped[int | None] = mapped_column(BigInteger)  # the move that is not over; no key: it names this too
     launched_at: Mapped[moment | None]
     deleted_at: Mapped[moment | None] = mapped_column(index=True)
+
+
+class Migration(Base):
+    """A server's move to another size, host or both, until it is confirmed or taken back; see ``compute.moving``.
+
+    Its uuid is the consumer that holds what the server has where it comes from.
+    """
+
+    __tablename__ = "migrations"
+    __table_args__ = (Index(None, "source_host", "status"), TABLE_ARGS)
+
+    id: Mapped[id_key]
+    uuid: Mapped[uuid_text] = mapped_column(unique=True)
+    server_id: Mapped[int] = mapped_column(ForeignKey("servers.id"), index=True)
+    request_id: Mapped[int] = mapped_column(ForeignKey("requests.id"), index=True)
+    type: Mapped[str] = mapped_column(String(16))  # resize, migration
+    status: Mapped[str] = mapped_column(String(16), index=True)  # see compute.moving
+    source_host: Mapped[name_text]
+    source_node: Mapped[uuid_text]
+    dest_host: Mapped[str | None] = mapped_column(String(255))
+    dest_node: Mapped[str | None] = mapped_column(String(36))
+    # What the server is there: flavor, devices, numa, incarnation; of the source also the order that set it aside.
+    source: Mapped[dict[str, Any]] = mapped_column(JSON)
+    target: Mapped[dict[str, Any]] = mapped_column(JSON)
+    power: Mapped[str] = mapped_column(String(16))  # what it did before, and is to do after: running, stopped
+    old_flavor_id: Mapped[int | None] = mapped_column(BigInteger)
+    new_flavor_id: Mapped[int | None] = mapped_column(BigInteger)
+    fault: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # wire.Fault: why it is taken back
+    project_id: Mapped[name_text]
+    user_id: Mapped[name_text]  # who asked for it
+    created_at: Mapped[moment] = mapped_column(default=utcnow)
+    updated_at: Mapped[moment] = mapped_column(default=utcnow)
 
 
 class ServerTag(Base):

@@ -35,6 +35,7 @@ __all__ = [
     "ConsumerAllocation",
     "capacity",
     "fitting",
+    "hand_over",
     "release",
     "replace",
     "replace_each",
@@ -144,6 +145,17 @@ def release(session: Session, consumer_uuids: Iterable[str]) -> None:
         session,
         [ConsumerAllocation(consumer.uuid, consumer.project_id, consumer.user_id, {}) for consumer in known],
     )
+
+
+def hand_over(session: Session, from_uuid: str, to_uuid: str, consumer_type: str) -> None:
+    """Have a new consumer hold all that another held, positions and NUMA nodes too; the other holds nothing then.
+
+    :raises accelsched.errors.LostRaceError: another transaction changed the consumer meanwhile
+    """
+    known = claim_rows.known(session, [from_uuid]).get(from_uuid)
+    if known is not None:
+        values = {"uuid": to_uuid, "consumer_type": consumer_type, "generation": known.generation + 1}
+        claim_rows.change_consumer(session, known, {**values, "updated_at": utcnow()})
 
 
 def fitting(session: Session, changes: Sequence[ConsumerAllocation]) -> list[ConsumerAllocation]:

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import ColumnElement, Text, and_, bindparam, func, insert, or_, select, text, update
 from sqlalchemy.orm import Session
 
-from accelsched.db import instance_actions
+from accelsched.db import instance_actions, moves
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Decision as DecisionRow
-from accelsched.db.compute import Request, Server, as_iso
+from accelsched.db.compute import Migration, Request, Server, as_iso
 from accelsched.placement import capacity_rules, claims
 from accelsched.placement.numa import store as numa_store
 from accelsched.scheduler import groups
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 CONSUMER_TYPE = "INSTANCE"
 # Tasks of servers that are there and want a host, or another one.
-_MOVING = ("rebuilding", "unshelving")
+_MOVING = ("rebuilding", "unshelving", "resize_prep")
 
 
 class Unplaced(NamedTuple):
@@ -121,6 +121,7 @@ def take_each(session: Session, decided: Sequence[tuple[Request, Sequence[Select
     # Servers deleted meanwhile want nothing any more: selections go to those that are left.
     allowed = [groups.keeping_policy(session, request.group_uuid, selections) for request, selections in decided]
     servers = unplaced(session, [request for request, _ in decided], lock=True)
+    migrations = _migrations(session, [request for request, _ in decided])
     pairs = [
         list(zip(servers[request.id], may, strict=False)) for (request, _), may in zip(decided, allowed, strict=True)
     ]
@@ -131,8 +132,9 @@ def take_each(session: Session, decided: Sequence[tuple[Request, Sequence[Select
             server.user_id,
             selection.allocations,
             consumer_type=CONSUMER_TYPE,
-            # A new server holds nothing; one that moves lets go of what it held.
-            generation=None if request.server_id is None else claims.ANY_GENERATION,
+            # A new server holds nothing; one that is built anew lets go of what it held, and one that may come back
+            # has handed it over.
+            generation=None if request.server_id is None or request.id in migrations else claims.ANY_GENERATION,
         )
         for (request, _), some in zip(decided, pairs, strict=True)
         for server, selection in some
@@ -160,14 +162,35 @@ def take_each(session: Session, decided: Sequence[tuple[Request, Sequence[Select
         each.append(Taken([(server.uuid, selection) for server, selection in won], lost))
         rows += [_row(request, server, selection) for server, selection in won]
     uuids = [uuid for taken in each for uuid, _ in taken.won]
+    for (request, _), taken in zip(decided, each, strict=True):
+        for uuid, _selection in taken.won:
+            if request.id in migrations:
+                claims.hand_over(session, uuid, migrations[request.id].uuid, "MIGRATION")
     claims.replace(session, [changes[uuid] for uuid in uuids])
     numa_store.write(session, {uuid: numa[uuid] for uuid in uuids if uuid in numa})
     positions = capacity_rules.positions_of(session, uuids)
     selected = dict(itertools.chain(*(taken.won for taken in each)))
     for uuid, row in zip(uuids, rows, strict=True):
         row["given"] = json.dumps(_devices(selected[uuid], positions.get(uuid, {})))
-    _write_down(session, rows)
+    moving = {migration.server_id: migration for migration in migrations.values()}
+    _write_down(session, [row for row in rows if row["server"] not in moving])
+    for row in rows:
+        if row["server"] in moving:
+            given, cells = (None if row[name] is None else json.loads(row[name]) for name in ("given", "cells"))
+            server = session.get_one(Server, row["server"])
+            moves.place(moving[row["server"]], server, row["on"], row["node"], given or [], cells)
     return each
+
+
+def _migrations(session: Session, requests: Sequence[Request]) -> dict[int, Migration]:
+    """Return the moves that requests are about, by request; those that are built anew elsewhere are none."""
+    ids = [request.id for request in requests if request.server_id is not None]
+    if not ids:
+        return {}
+    found = session.scalars(
+        select(Migration).where(Migration.request_id.in_(ids), Migration.status == "pre-migrating").with_for_update()
+    )
+    return {migration.request_id: migration for migration in found}
 
 
 def _row(request: Request, server: Unplaced, selection: Selection) -> dict[str, Any]:
@@ -254,12 +277,15 @@ def give_up(session: Session, request: Request, message: str) -> None:
         server.updated_at = now
         if request.server_id is not None:
             server.task = None
+            for migration in _migrations(session, [request]).values():
+                migration.fault = {"message": message, "details": ""}
+                moves.close(migration, server, "error")
             continue
         tried = f" Builds failed on {', '.join(server.failed_hosts)}." if server.failed_hosts else ""
         last = f" The last: {server.fault['message']}" if server.failed_hosts and server.fault else ""
         fault = {"code": 500, "message": f"{message}{tried}{last}", "details": "", "created": as_iso(now)}
         server.state, server.fault = "error", fault
-    for action in ("create",) if request.server_id is None else ("evacuate", "unshelve"):
+    for action in ("create",) if request.server_id is None else ("evacuate", "unshelve", "resize", "migrate"):
         instance_actions.finish(
             session, [server.id for server in left], action=action, fault={"message": message, "details": ""}
         )

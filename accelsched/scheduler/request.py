@@ -50,6 +50,7 @@ class RequestSpec:
     forced: bool = False  # the host was forced by an operator: filters are not asked
     ignore_hosts: Sequence[str] = ()  # hosts that it must not go to
     pci: Sequence[PciRequest] = ()
+    host_traits: Sequence[str] = ()  # that the host must have besides
 
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`from_dict` reads."""
@@ -59,7 +60,8 @@ class RequestSpec:
     def from_dict(cls, data: Mapping[str, Any]) -> RequestSpec:
         """Return the request that :meth:`to_dict` wrote."""
         pci = tuple(PciRequest(**one) for one in data.get("pci", ()))
-        return cls(**{**data, "ignore_hosts": tuple(data.get("ignore_hosts", ())), "pci": pci})
+        listed = {name: tuple(data.get(name, ())) for name in ("ignore_hosts", "host_traits")}
+        return cls(**{**data, **listed, "pci": pci})
 
     @property
     def image_properties(self) -> Mapping[str, str]:
@@ -76,7 +78,8 @@ class RequestSpec:
 
         :raises accelsched.errors.InvalidError: naming the extra spec that is wrong
         """
-        return _query(self.flavor, self.image, self.numa(), self.pci)
+        query = _query(self.flavor, self.image, self.numa(), self.pci)
+        return dataclasses.replace(query, root_required=query.root_required | frozenset(self.host_traits))
 
     def numa(self) -> NumaRequest | None:
         """Return what is asked of NUMA nodes; None when nothing is.

@@ -210,6 +210,13 @@ class VirtDriver(ABC):
         :raises InterruptedBuildError: when told to stop
         """
 
+    def put_aside(self, server_uuid: str) -> None:
+        """Take a server that is stopped out of the hypervisor; its files stay, and the next :meth:`build` starts it.
+
+        :raises PowerError: when this driver cannot
+        """
+        raise PowerError("servers of this host cannot be moved by this release")
+
     @abstractmethod
     def carried_out(self, server_uuid: str, order: CarriedOut) -> None:
         """Remember, as long as anything of the server is here, which of its orders was the last."""

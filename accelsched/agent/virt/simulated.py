@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from accelsched import errors, wire
+from accelsched import errors, names, wire
 from accelsched.agent import numa
 from accelsched.agent.devices import base as devices
 from accelsched.agent.devices import simulated as simulated_devices
@@ -80,8 +80,8 @@ class SimulatedDriver(base.VirtDriver):
         return numa.topology(nodes, shared=self._shared, dedicated=compute.dedicated(self.context.conf))
 
     def traits(self) -> frozenset[str]:
-        """Return the trait that says that nothing here is real."""
-        return frozenset({simulated_devices.TRAIT})
+        """Return the trait that says that nothing here is real, and that of hosts that servers can leave."""
+        return frozenset({simulated_devices.TRAIT, names.MOVES})
 
     def servers(self) -> list[base.PresentServer]:
         """Return the servers made since this process started."""
@@ -136,6 +136,10 @@ class SimulatedDriver(base.VirtDriver):
         with os.fdopen(handle, "wb") as file:
             file.write(f"no disk: {server_uuid} is a simulated server\n".encode().ljust(512, b"\0"))
         return base.Snapshot(Path(path), "raw")
+
+    def put_aside(self, server_uuid: str) -> None:
+        """Say that there is no domain any more."""
+        self._change(server_uuid, power=base.Power.ABSENT)
 
     def carried_out(self, server_uuid: str, order: base.CarriedOut) -> None:
         """Remember the order with the server."""

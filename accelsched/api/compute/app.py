@@ -16,6 +16,7 @@ from accelsched.api.compute import (
     instance_actions,
     key_pairs,
     microversion,
+    migrations,
     quotas,
     server_actions,
     server_groups,
@@ -106,6 +107,7 @@ def _add_hosts(app: resources.App, services: Services) -> None:
     app.add_route("/os-availability-zone", hosts.AvailabilityZones(services))
     app.add_route("/os-availability-zone/detail", hosts.AvailabilityZones(services), suffix="detail")
     app.add_route("/limits", account.Limits(services))
+    app.add_route("/os-migrations", migrations.Migrations(services))
     of_period = usage.Usage(services)
     app.add_route("/os-simple-tenant-usage", of_period)
     app.add_route("/os-simple-tenant-usage/{project_id}", of_period, suffix="one")
@@ -132,10 +134,7 @@ def _add_sets(app: resources.App, services: Services) -> None:
 
 
 def _add_empty(app: resources.App, services: Services) -> None:
-    for path, rule, key in (
-        ("/extensions", "extensions", "extensions"),
-        ("/os-migrations", "os-migrations:index", "migrations"),
-    ):
+    for path, rule, key in (("/extensions", "extensions", "extensions"),):
         empty = account.Empty(services, f"os_compute_api:{rule}", key)
         app.add_route(path, empty)
         app.add_route(path + "/{id_}", empty, suffix="one")

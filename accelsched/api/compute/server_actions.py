@@ -13,11 +13,11 @@ import jsonschema
 
 from accelsched import errors, policies, rpc, wire
 from accelsched.api import resources
-from accelsched.api.compute import microversion, server_create, server_inside, server_rebuild
+from accelsched.api.compute import microversion, server_create, server_inside, server_rebuild, server_resize
 from accelsched.api.compute import server_schemas as schemas
 from accelsched.api.compute import server_views as views
 from accelsched.api.compute.servers import ServerResource, delete, hint
-from accelsched.compute import images, orders, rebuilding, servers, shelving, snapshots, zones
+from accelsched.compute import hosts, images, moving, orders, quotas, rebuilding, servers, shelving, snapshots, zones
 from accelsched.db.compute import Server
 from accelsched.db.instance_actions import Origin
 from accelsched.policies import servers as rules
@@ -41,9 +41,9 @@ _CONSOLES = frozenset({"os-getRDPConsole", "os-getSerialConsole", "os-getSPICECo
 # Nova's other actions. They are not done yet, and say so rather than doing nothing.
 _NOT_DONE = frozenset(
     {
-        *("addFixedIp", "addFloatingIp", "addSecurityGroup", "changePassword", "confirmResize", "injectNetworkInfo"),
-        *("migrate", "os-migrateLive", "removeFixedIp", "removeFloatingIp", "removeSecurityGroup", "resetNetwork"),
-        *("resize", "restore", "revertResize", "trigger_crash_dump"),
+        *("addFixedIp", "addFloatingIp", "addSecurityGroup", "changePassword", "injectNetworkInfo"),
+        *("os-migrateLive", "removeFixedIp", "removeFloatingIp", "removeSecurityGroup", "resetNetwork"),
+        *("restore", "trigger_crash_dump"),
     }
 )
 _ACTION: jsonschema.protocols.Validator = resources.validator({"type": "object"})
@@ -81,6 +81,10 @@ class Actions(ServerResource):
             "unshelve": self._unshelve,
             "createImage": self._create_image,
             "createBackup": self._create_backup,
+            "resize": self._resize,
+            "migrate": self._migrate,
+            "confirmResize": self._confirm_resize,
+            "revertResize": self._revert_resize,
         }
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
@@ -175,6 +179,52 @@ class Actions(ServerResource):
         self._change(req, uuid, "os_compute_api:os-evacuate", evacuate)
         hint("place", self._services.scheduler.place)
         return Answer(falcon.HTTP_200)
+
+    def _resize(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
+        """Have a server get another size."""
+        resources.check(schemas.RESIZE, arguments)
+        context, rule = resources.context_of(req), rules.SERVERS + "resize"
+        server = self._get(uuid, self._scope(context, rule)).server
+        wanted = server_resize.read(arguments, server, context=context, services=self._services)
+        self._move(req, uuid, rule, wanted)
+        return _ACCEPTED
+
+    def _migrate(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
+        """Have a server go to another host."""
+        resources.check(schemas.migrate(microversion.version_of(req).minor), arguments)
+        target = (arguments or {}).get("host")
+        if target is not None:
+            context = resources.context_of(req)
+            policies.require(self._services.enforcer, context, "os_compute_api:os-migrate-server:migrate:host")
+        self._move(req, uuid, "os_compute_api:os-migrate-server:migrate", moving.Move(target=target))
+        return _ACCEPTED
+
+    def _move(self, req: falcon.Request, uuid: str, rule: str, wanted: moving.Move) -> None:
+        move = functools.partial(
+            moving.move,
+            wanted=wanted,
+            admin=self._is_admin(req),
+            service_down_time_s=self._services.conf.scheduler.service_down_time,
+            limits=quotas.defaults(self._services.conf),
+        )
+        self._change(req, uuid, rule, move)
+        hint("place", self._services.scheduler.place)
+
+    def _confirm_resize(self, req: falcon.Request, uuid: str, _arguments: Any) -> Answer:
+        """Have a server stay what it has become."""
+        self._decide(req, uuid, rules.SERVERS + "confirm_resize", moving.confirm)
+        return Answer(falcon.HTTP_204)
+
+    def _revert_resize(self, req: falcon.Request, uuid: str, _arguments: Any) -> Answer:
+        """Have a server be what it was."""
+        self._decide(req, uuid, rules.SERVERS + "revert_resize", moving.revert)
+        return _ACCEPTED
+
+    def _decide(self, req: falcon.Request, uuid: str, rule: str, decide: Callable[..., str | None]) -> None:
+        host = self._change(req, uuid, rule, functools.partial(decide, admin=self._is_admin(req)))
+        with self._services.db.reading() as session:
+            agent = None if host is None else hosts.agent_of(session, host)
+        self._tell(None if agent is None else (agent, host))
 
     def _rescue(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
         """Boot a server from another image, with its own disk beside it."""

@@ -327,6 +327,22 @@ def lock(minor: int) -> jsonschema.protocols.Validator:
 
 _REBUILDS = _argument_validators(_REBUILD, _REBUILD_STEPS, ["imageRef"])
 _EVACUATIONS = _argument_validators({}, _EVACUATE_STEPS, ["onSharedStorage"])
+RESIZE = validator(
+    {
+        "type": "object",
+        "properties": {
+            "flavorRef": {"type": ["string", "integer"], "minLength": 1},
+            "OS-DCF:diskConfig": {"enum": ["AUTO", "MANUAL"]},
+        },
+        "required": ["flavorRef"],
+        "additionalProperties": False,
+    }
+)
+_MIGRATE_STEPS: list[tuple[int, dict[str, Any]]] = [
+    (1, {}),
+    (56, {"host": {"anyOf": [_TEXT, {"type": "null"}]}}),
+]
+_MIGRATIONS = _argument_validators({}, _MIGRATE_STEPS, [], nullable=True)
 _UNSHELVES = _argument_validators({}, _UNSHELVE_STEPS, [], nullable=True)
 
 
@@ -343,3 +359,8 @@ def evacuate(minor: int) -> jsonschema.protocols.Validator:
 def unshelve(minor: int) -> jsonschema.protocols.Validator:
     """Return the validator of the argument of ``unshelve`` at microversion ``2.minor``."""
     return [schema for since, schema in _UNSHELVES if since <= minor][-1]
+
+
+def migrate(minor: int) -> jsonschema.protocols.Validator:
+    """Return the validator of the argument of ``migrate`` at microversion ``2.minor``."""
+    return [schema for since, schema in _MIGRATIONS if since <= minor][-1]

@@ -1,0 +1,110 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of servers that move: where they are, and what is wanted of them there.
+
+A server's row says where it is just now, its migration's what it was where it comes from and is to be where it goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from accelsched import wire
+from accelsched.db.base import utcnow
+from accelsched.db.compute import Migration, Server
+
+Power = Literal["running", "stopped", "paused", "suspended", "rescued", "aside"]
+Reboot = Literal["soft", "hard"]
+
+
+def wish(
+    server: Server, power: Power, reboot: Reboot | None = None, beside: Mapping[str, Any] | None = None
+) -> wire.PowerOrder:
+    """Write down what a server is to be, as its next order, and return that."""
+    number: int = (server.power_order["number"] if server.power_order else 0) + 1
+    wanted: wire.PowerOrder = {"number": number, "power": power, "reboot": reboot}
+    server.power_order = {**wanted, **(beside or {})}
+    return wanted
+
+
+def on_same_host(migration: Migration) -> bool:
+    """Tell whether a server changes its size where it is."""
+    return migration.dest_host == migration.source_host
+
+
+def place(
+    migration: Migration,
+    server: Server,
+    host: str,
+    node_uuid: str,
+    devices: Sequence[Mapping[str, Any]],
+    numa: Sequence[Mapping[str, Any]] | None,
+) -> None:
+    """Write down where a server is to go, and have it set aside where it is; on the same host it goes there at once."""
+    migration.dest_host, migration.dest_node = host, node_uuid
+    same = on_same_host(migration)
+    migration.target = {
+        **migration.target,
+        "devices": [dict(device) for device in devices],
+        "numa": None if numa is None else [dict(node) for node in numa],
+        "incarnation": server.incarnation + (0 if same else 1),
+    }
+    source = {
+        "flavor": server.flavor,
+        "devices": server.devices,
+        "numa": server.numa,
+        "incarnation": server.incarnation,
+    }
+    migration.power = "stopped" if server.state == "stopped" else "running"
+    migration.source = source
+    if same:
+        arrive(migration, server)
+        return
+    migration.source = {**source, "order": wish(server, "aside")}
+    _step(migration, server, "migrating", "resize_migrating")
+
+
+def arrive(migration: Migration, server: Server) -> None:
+    """Have a server be where it goes, as it was set aside where it comes from."""
+    _be_at(server, migration.dest_host, migration.dest_node, migration.target)
+    _do_as_before(migration, server)
+    _step(migration, server, "post-migrating", "resize_finish")
+
+
+def go_back(migration: Migration, server: Server, fault: wire.Fault | None) -> None:
+    """Have a server be again what it was where it comes from.
+
+    :param fault: why, when it is not because its owner wants it so
+    """
+    _be_at(server, migration.source_host, migration.source_node, migration.source)
+    _do_as_before(migration, server)
+    if fault is not None:
+        migration.fault = dict(fault)
+    _step(migration, server, "reverting", "resize_reverting")
+
+
+def close(migration: Migration, server: Server, status: str) -> None:
+    """Note that a move is over."""
+    migration.status, migration.updated_at = status, utcnow()
+    server.migration_id, server.task = None, None
+
+
+def _be_at(server: Server, host: str | None, node_uuid: str | None, side: Mapping[str, Any]) -> None:
+    server.host, server.node_uuid = host, node_uuid
+    server.flavor, server.devices, server.numa = side["flavor"], side["devices"], side["numa"]
+    server.incarnation = side["incarnation"]
+    server.built = min(server.built, server.incarnation)
+
+
+def _do_as_before(migration: Migration, server: Server) -> None:
+    """Order what the server did before; by way of a reboot on the same host, so that it gets its other size."""
+    if migration.power == "stopped":
+        wish(server, "stopped")
+    else:
+        wish(server, "running", "soft" if on_same_host(migration) else None)
+
+
+def _step(migration: Migration, server: Server, status: str, task: str) -> None:
+    migration.status, server.task = status, task
+    migration.updated_at = server.updated_at = utcnow()

@@ -1,0 +1,292 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Servers that move: what each side is asked and holds at each step, and what becomes of moves that fail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fleets
+import patience
+import pytest
+from sqlalchemy import func, select
+
+from accelsched import errors, names, wire
+from accelsched.compute import instance_actions, moving, servers, states
+from accelsched.compute.controller import Controller
+from accelsched.db.compute import Host, Migration, Request, Server
+from accelsched.db.engine import Database
+from accelsched.db.instance_actions import Origin
+from accelsched.db.placement import Allocation, Consumer, ResourceProvider
+from accelsched.scheduler import request as requests
+from accelsched.scheduler.service import Scheduler
+
+ORIGIN = Origin("req-1", "p", "u")
+FAULT: wire.Fault = {"message": "no such thing", "details": ""}
+WHOEVER: dict[str, Any] = {"project_id": None, "admin": True}
+
+
+def flavor(vgpus: int) -> dict[str, Any]:
+    size = {"vcpus": vgpus, "ram_mb": 512 * vgpus, "disk_gb": 1}
+    return {"name": f"f{vgpus}", **size, "extra_specs": {"resources:VGPU": str(vgpus)}}
+
+
+def report(name: str, *, moves: bool = True) -> wire.HostReport:
+    told = fleets.host_report(name, gpus=1, vgpus=4)
+    if moves:
+        told["providers"][0]["traits"].append(names.MOVES)
+    return told
+
+
+class Site:
+    """Two hosts whose agents say what the test has them say."""
+
+    def __init__(self, db: Database, scheduler: Scheduler) -> None:
+        self.db = db
+        self.scheduler = scheduler
+        self.told: list[str] = []
+        self.controller = Controller(db, 3, lambda: scheduler.place({}), lambda _agent, host: self.told.append(host))
+        for name in ("h0", "h1"):
+            self.controller.report_host({}, report(name))
+        scheduler.start()
+
+    def settle(self) -> None:
+        self.scheduler.place({})
+
+        def done() -> bool:
+            with self.db.reading() as session:
+                return not session.scalar(select(func.count()).select_from(Request).where(Request.state != "done"))
+
+        patience.wait(done, interval_s=0.02)
+
+    def running(self, host: str = "h0", vgpus: int = 1) -> str:
+        spec = requests.build(flavor(vgpus), None, project_id="p", host=host)  # type: ignore[arg-type]
+        new = servers.NewServers("p", "u", "vm", {}, flavor(vgpus), None, None, False, spec.to_dict(), 1, 1, ORIGIN)
+        (uuid,) = self.db.transact(lambda session: servers.create(session, new)).uuids
+        self.settle()
+        self.see(uuid, host, "active")
+        return uuid
+
+    def move(self, uuid: str, vgpus: int | None = None, **more: Any) -> None:
+        if vgpus is not None:
+            spec = requests.build(flavor(vgpus), None, project_id="p")  # type: ignore[arg-type]
+            more |= {"flavor": flavor(vgpus), "spec": spec.to_dict()}
+        about = {**WHOEVER, "service_down_time_s": 60, "limits": {"cores": -1, "ram": -1}}
+        self.db.transact(lambda session: moving.move(session, uuid, moving.Move(**more), ORIGIN, **about))
+        self.settle()
+
+    def decide(self, decision: Any, uuid: str) -> None:
+        self.db.transact(lambda session: decision(session, uuid, ORIGIN, **WHOEVER))
+
+    def see(self, uuid: str, host: str, state: str, *, obeyed: bool = False, **more: Any) -> None:
+        """Have the agent of a host report a server, with the order that it has there carried out or not."""
+        seen: dict[str, Any] = {"host": host, "server_uuid": uuid, "state": state, "detail": "", "fault": None, **more}
+        assigned = self.wanted(host).get(uuid)
+        if assigned is not None:
+            seen.setdefault("incarnation", assigned.get("incarnation", 1))
+        if obeyed and assigned is not None:
+            seen["order"] = assigned["order"]["number"]
+        self.controller.report_observations({}, [seen])  # type: ignore[list-item]
+
+    def wanted(self, host: str) -> dict[str, wire.Assignment]:
+        return {wanted["server_uuid"]: wanted for wanted in self.controller.fetch_assignments({}, [host])}
+
+    def asked(self, host: str, uuid: str) -> tuple[str, str | None] | None:
+        """Return whether a host is to keep a server, and what it is to do there."""
+        wanted = self.wanted(host).get(uuid)
+        if wanted is None:
+            return None
+        return wanted["desired"], wanted["order"]["power"] if "order" in wanted else None
+
+    def server(self, uuid: str) -> Server:
+        with self.db.reading() as session:
+            return session.scalars(select(Server).where(Server.uuid == uuid)).one()
+
+    def told_state(self, uuid: str) -> tuple[str, str | None]:
+        state = states.of(self.server(uuid))
+        return state.status, state.task_state
+
+    def migration(self) -> Migration:
+        with self.db.reading() as session:
+            return session.scalars(select(Migration).order_by(Migration.id.desc()).limit(1)).one()
+
+    def held(self) -> dict[str, dict[str, int]]:
+        """Return how many vGPUs each kind of consumer holds from each host."""
+        with self.db.reading() as session:
+            rows = session.execute(
+                select(Consumer.consumer_type, ResourceProvider.name, Allocation.used)
+                .join(Allocation, Allocation.consumer_id == Consumer.id)
+                .join(ResourceProvider, ResourceProvider.id == Allocation.provider_id)
+                .where(ResourceProvider.name.like("%_gpu_%"))
+            ).all()
+        held: dict[str, dict[str, int]] = {}
+        for kind, name, used in rows:
+            held.setdefault(str(kind), {})[name.split("_")[0]] = used
+        return held
+
+    def actions(self, uuid: str) -> list[tuple[str, bool, str | None]]:
+        with self.db.reading() as session:
+            listed = instance_actions.list_page(session, self.server(uuid).id)
+            return [(row.action, row.finished_at is not None, (row.fault or {}).get("message")) for row in listed]
+
+    def verify(self, uuid: str) -> None:
+        """Have a server come to h1, where it waits for its owner's word."""
+        self.see(uuid, "h0", "stopped", obeyed=True)
+        self.see(uuid, "h1", "active", obeyed=True)
+        assert self.told_state(uuid) == ("VERIFY_RESIZE", None)
+
+
+@pytest.fixture
+def site(db: Database, schedulers: list[Scheduler]) -> Site:
+    return Site(db, schedulers[0])
+
+
+def test_both_sides_are_held_until_a_resize_is_confirmed(site: Site) -> None:
+    uuid = site.running()
+    site.move(uuid, vgpus=2)
+    assert site.told_state(uuid) == ("RESIZE", "resize_migrating")
+    assert site.held() == {"MIGRATION": {"h0": 1}, "INSTANCE": {"h1": 2}}
+    assert site.asked("h0", uuid) == ("active", "aside")
+    assert site.asked("h1", uuid) is None  # not before it is stopped there
+
+    site.see(uuid, "h0", "stopped", obeyed=True)
+    assert site.told_state(uuid) == ("RESIZE", "resize_finish")
+    assert (site.asked("h0", uuid), site.asked("h1", uuid)) == (("active", "aside"), ("active", "running"))
+    assert site.wanted("h1")[uuid]["flavor"]["vcpus"] == 2
+    assert site.wanted("h0")[uuid]["flavor"]["vcpus"] == 1
+    assert site.wanted("h0")[uuid]["devices"] != site.wanted("h1")[uuid]["devices"]
+    assert site.told == ["h1"]
+
+    site.see(uuid, "h1", "active", obeyed=True)
+    assert site.told_state(uuid) == ("VERIFY_RESIZE", None)
+    assert site.held() == {"MIGRATION": {"h0": 1}, "INSTANCE": {"h1": 2}}
+    assert site.actions(uuid)[0] == ("resize", True, None)
+
+    site.decide(moving.confirm, uuid)
+    assert site.asked("h0", uuid) == ("deleted", "aside")
+    site.see(uuid, "h0", "gone")
+    assert site.told_state(uuid) == ("ACTIVE", None)
+    assert site.held() == {"INSTANCE": {"h1": 2}}
+    assert site.asked("h0", uuid) is None
+    assert site.migration().status == "confirmed"
+    assert site.actions(uuid)[0] == ("confirmResize", True, None)
+
+
+def test_a_resize_that_is_taken_back_leaves_the_server_as_it_was(site: Site) -> None:
+    uuid = site.running()
+    before = site.server(uuid)
+    site.move(uuid, vgpus=2)
+    site.verify(uuid)
+    site.decide(moving.revert, uuid)
+    assert site.told_state(uuid) == ("REVERT_RESIZE", "resize_reverting")
+    assert (site.asked("h0", uuid), site.asked("h1", uuid)) == (("active", "aside"), ("deleted", "running"))
+    site.see(uuid, "h1", "active", obeyed=True)  # said before the agent heard of it
+    assert site.server(uuid).host == "h1"
+    site.see(uuid, "h1", "gone")
+    assert (site.asked("h0", uuid), site.asked("h1", uuid)) == (("active", "running"), None)
+    site.see(uuid, "h0", "active", obeyed=True)
+    after = site.server(uuid)
+    assert site.told_state(uuid) == ("ACTIVE", None)
+    assert (after.host, after.flavor, after.devices) == ("h0", before.flavor, before.devices)
+    assert site.held() == {"INSTANCE": {"h0": 1}}
+    assert site.migration().status == "reverted"
+    assert site.actions(uuid)[0] == ("revertResize", True, None)
+
+
+def test_a_move_that_finds_no_host_leaves_the_server_as_it_is_and_says_why(site: Site) -> None:
+    uuid = site.running()
+    site.move(uuid, vgpus=5)
+    assert site.told_state(uuid) == ("ACTIVE", None)
+    assert site.held() == {"INSTANCE": {"h0": 1}}
+    assert site.migration().status == "error"
+    action, finished, fault = site.actions(uuid)[0]
+    assert (action, finished) == ("resize", True)
+    assert "No valid host" in str(fault)
+
+
+def test_a_server_that_cannot_be_built_where_it_goes_runs_again_where_it_was(site: Site) -> None:
+    uuid = site.running()
+    site.move(uuid)
+    site.see(uuid, "h0", "stopped", obeyed=True)
+    site.see(uuid, "h1", "error", fault=FAULT)
+    assert site.held() == {"INSTANCE": {"h0": 1}}
+    assert site.asked("h0", uuid) == ("active", "running")
+    assert site.asked("h1", uuid) is None
+    site.see(uuid, "h1", "error", fault=FAULT, incarnation=2)  # said twice
+    site.see(uuid, "h0", "active", obeyed=True)
+    assert site.told_state(uuid) == ("ACTIVE", None)
+    assert site.migration().status == "error"
+    assert site.actions(uuid)[0] == ("migrate", True, FAULT["message"])
+
+
+def test_a_server_that_can_be_started_on_neither_side_is_an_error_with_the_reason(site: Site) -> None:
+    uuid = site.running()
+    site.move(uuid)
+    site.see(uuid, "h0", "stopped", obeyed=True)
+    site.see(uuid, "h1", "error", fault=FAULT)
+    site.see(uuid, "h0", "stopped", obeyed=True, order_fault={"message": "nor here", "details": ""})
+    server = site.server(uuid)
+    assert (server.state, server.fault and server.fault["message"], server.task) == ("error", "nor here", None)
+    assert site.held() == {"INSTANCE": {"h0": 1}}
+
+
+@pytest.mark.parametrize("first", ["h0", "h1"])
+def test_a_server_that_is_deleted_while_it_waits_leaves_nothing_on_either_side(site: Site, first: str) -> None:
+    uuid = site.running()
+    site.move(uuid, vgpus=2)
+    site.verify(uuid)
+    site.db.transact(lambda session: servers.delete(session, uuid, ORIGIN, **WHOEVER))
+    assert {site.asked(host, uuid)[0] for host in ("h0", "h1")} == {"deleted"}  # type: ignore[index]
+    for host in ("h0", "h1") if first == "h0" else ("h1", "h0"):
+        assert site.server(uuid).deleted_at is None
+        site.see(uuid, host, "gone")
+    assert site.server(uuid).deleted_at is not None
+    assert site.held() == {}
+
+
+@pytest.mark.parametrize("verdict", [moving.confirm, moving.revert])
+def test_a_resize_on_the_same_host_holds_both_sizes_until_the_word(site: Site, verdict: Any) -> None:
+    uuid = site.running()
+    with site.db.reading() as session:
+        other = session.scalars(select(Host).where(Host.name == "h1")).one().name
+    site.running(other, vgpus=4)  # so that there is no other place
+    site.move(uuid, vgpus=2, same_host=True)
+    order = site.wanted("h0")[uuid]["order"]
+    assert (order["power"], order["reboot"]) == ("running", "soft")
+    assert site.held()["MIGRATION"] == {"h0": 1}
+    site.see(uuid, "h0", "active", obeyed=True)
+    assert site.told_state(uuid) == ("VERIFY_RESIZE", None)
+    site.decide(verdict, uuid)
+    if verdict is moving.revert:
+        assert site.wanted("h0")[uuid]["flavor"]["vcpus"] == 1
+        site.see(uuid, "h0", "active", obeyed=True)
+    assert site.told_state(uuid) == ("ACTIVE", None)
+    assert "MIGRATION" not in site.held()
+    assert site.wanted("h0")[uuid]["flavor"]["vcpus"] == (2 if verdict is moving.confirm else 1)
+
+
+def test_a_host_whose_agent_is_of_an_earlier_release_takes_no_part(site: Site) -> None:
+    uuid = site.running()
+    site.controller.report_host({}, report("h1", moves=False))
+    site.move(uuid)
+    assert "No valid host" in str(site.actions(uuid)[0][2])
+    site.controller.report_host({}, report("h0", moves=False))
+    with pytest.raises(errors.ConflictError, match="cannot hand servers over"):
+        site.move(uuid)
+    assert site.told_state(uuid) == ("ACTIVE", None)
+
+
+def test_a_server_that_was_stopped_is_so_after_its_move(site: Site) -> None:
+    uuid = site.running()
+    site.see(uuid, "h0", "stopped")
+    site.move(uuid)
+    assert site.told_state(uuid) == ("RESIZE", "resize_migrating")
+    site.see(uuid, "h0", "stopped", obeyed=True)
+    assert site.asked("h1", uuid) == ("active", "stopped")
+    site.see(uuid, "h1", "active")  # built, and not stopped yet
+    assert site.told_state(uuid) == ("RESIZE", "resize_finish")
+    site.see(uuid, "h1", "stopped", obeyed=True)
+    assert site.told_state(uuid) == ("VERIFY_RESIZE", None)
+    site.decide(moving.confirm, uuid)
+    site.see(uuid, "h0", "gone")
+    assert site.told_state(uuid) == ("SHUTOFF", None)
