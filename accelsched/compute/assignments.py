@@ -100,9 +100,10 @@ def observe(
     server.detail = seen["detail"][:255]
     if server.desired != "active":
         return _left(session, server) if seen["state"] == "gone" else None
-    if not rebuilding.observed(session, server, seen):
-        return None
     migration = moving.of(session, server)
+    # What is gone is of no incarnation.
+    if not moving.leaves_destination(server, migration) and not rebuilding.observed(session, server, seen):
+        return None
     if migration is not None and moving.under_way(migration):
         host = moving.observed(session, server, migration, seen)
         return None if host is None else Moved(host)

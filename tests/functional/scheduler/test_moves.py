@@ -82,7 +82,7 @@ class Site:
         """Have the agent of a host report a server, with the order that it has there carried out or not."""
         seen: dict[str, Any] = {"host": host, "server_uuid": uuid, "state": state, "detail": "", "fault": None, **more}
         assigned = self.wanted(host).get(uuid)
-        if assigned is not None:
+        if assigned is not None and state != "gone":
             seen.setdefault("incarnation", assigned.get("incarnation", 1))
         if obeyed and assigned is not None:
             seen["order"] = assigned["order"]["number"]

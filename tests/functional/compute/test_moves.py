@@ -1,0 +1,118 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Servers that move between simulated hosts, from the call to the last device, with agents that really do it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from deployments import Api, answers
+from patience import wait
+from stack import http
+
+C = "/compute/v2.1"
+
+
+@pytest.fixture(scope="module")
+def fleet(start_service: Any, broker_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A deployment with two hosts of four vGPUs each."""
+    port = http.free_port()
+    home = tmp_path_factory.mktemp("moves")
+    options = {
+        "DEFAULT": {"transport_url": broker_url, "state_path": home / "agent"},
+        "api": {"auth_strategy": "noauth2"},
+        "agent": {"host": "one", "virt_driver": "simulated", "device_drivers": "simulated", "sync_interval": 1},
+        "devices": {"simulated_gpus": "4"},
+        "scheduler": {"poll_interval": 0.2},
+    }
+    bind = ("--bind", f"127.0.0.1:{port}", "--state-dir", str(home / "state"))
+    service = start_service("accelsched-standalone", options, *bind, directory=home)
+    api = Api(f"http://127.0.0.1:{port}")
+    service.wait_for(lambda: answers(f"{api.url}/healthcheck"))
+    agent = start_service("accelsched-agent", {**options, "agent": {**options["agent"], "host": "two"}}, directory=home)
+    agent.wait_for(lambda: len(api.get(f"{C}/os-services").json()["services"]) == 2)
+    for name in ("1", "2"):
+        flavor = {"name": name, "id": name, "vcpus": 1, "ram": 64, "disk": 1}
+        assert api.post(f"{C}/flavors", json={"flavor": flavor}).ok
+        assert api.post(f"{C}/flavors/{name}/os-extra_specs", json={"extra_specs": {"resources:VGPU": name}}).ok
+    yield api
+    agent.stop()
+    service.stop()
+
+
+def act(api: Api, uuid: str, action: str, argument: Any = None) -> int:
+    return api.post(f"{C}/servers/{uuid}/action", json={action: argument}).status_code
+
+
+def show(api: Api, uuid: str) -> dict[str, Any]:
+    return api.get(f"{C}/servers/{uuid}").json()["server"]
+
+
+def settled(api: Api, uuid: str, status: str) -> str:
+    """Return the host of a server once it has a status and nothing is being done about it."""
+    wait(
+        lambda: (show(api, uuid)["status"], show(api, uuid)["OS-EXT-STS:task_state"]) == (status, None),
+        told=lambda: show(api, uuid),
+    )
+    return show(api, uuid)["OS-EXT-SRV-ATTR:host"]
+
+
+def vgpus(api: Api) -> dict[str, int]:
+    """Return how many vGPUs are in use on each host."""
+    providers = api.get("/placement/resource_providers").json()["resource_providers"]
+    return {
+        it["name"].split("_")[0]: api.get(f"/placement/resource_providers/{it['uuid']}/usages").json()["usages"]["VGPU"]
+        for it in providers
+        if "_gpu_" in it["name"]
+    }
+
+
+@pytest.fixture
+def server(fleet: Api) -> Iterator[str]:
+    body = {"server": {"name": "s", "flavorRef": "1", "networks": "none"}}
+    uuid: str = fleet.post(f"{C}/servers", json=body).json()["server"]["id"]
+    settled(fleet, uuid, "ACTIVE")
+    yield uuid
+    fleet.delete(f"{C}/servers/{uuid}")
+    wait(lambda: vgpus(fleet) == {"one": 0, "two": 0}, told=lambda: vgpus(fleet))
+
+
+def test_a_resize_is_held_on_both_sides_and_freed_where_it_was_when_confirmed(fleet: Api, server: str) -> None:
+    source = show(fleet, server)["OS-EXT-SRV-ATTR:host"]
+    assert act(fleet, server, "resize", {"flavorRef": "1"}) == 400
+    assert act(fleet, server, "confirmResize") == 409
+    assert act(fleet, server, "resize", {"flavorRef": "2"}) == 202
+    target = settled(fleet, server, "VERIFY_RESIZE")
+    assert target != source
+    assert vgpus(fleet) == {source: 1, target: 2}
+    assert act(fleet, server, "os-stop") == 409
+    assert act(fleet, server, "confirmResize") == 204
+    assert settled(fleet, server, "ACTIVE") == target
+    assert vgpus(fleet) == {source: 0, target: 2}
+    (listed,) = fleet.get(f"{C}/os-migrations?instance_uuid={server}").json()["migrations"]
+    told = [listed[key] for key in ("migration_type", "status", "source_compute", "dest_compute")]
+    assert told == ["resize", "confirmed", source, target]
+
+
+def test_a_migration_that_is_reverted_is_as_if_it_had_not_been(fleet: Api, server: str) -> None:
+    source = show(fleet, server)["OS-EXT-SRV-ATTR:host"]
+    target = {"one": "two", "two": "one"}[source]
+    assert act(fleet, server, "migrate", {"host": source}) == 400
+    assert act(fleet, server, "os-stop") == 202
+    settled(fleet, server, "SHUTOFF")
+    assert act(fleet, server, "migrate", {"host": target}) == 202
+    assert settled(fleet, server, "VERIFY_RESIZE") == target
+    assert act(fleet, server, "revertResize") == 202
+    assert settled(fleet, server, "SHUTOFF") == source
+    assert vgpus(fleet) == {source: 1, target: 0}
+    assert act(fleet, server, "os-start") == 202
+    settled(fleet, server, "ACTIVE")
+
+
+def test_a_server_that_is_deleted_before_the_word_leaves_nothing(fleet: Api, server: str) -> None:
+    assert act(fleet, server, "resize", {"flavorRef": "2"}) == 202
+    settled(fleet, server, "VERIFY_RESIZE")
+    assert fleet.delete(f"{C}/servers/{server}").status_code == 204
+    wait(lambda: vgpus(fleet) == {"one": 0, "two": 0})
