@@ -56,6 +56,7 @@ _CONSUMER_AT_7 = {
 _NO_CLASS = {"resource_provider_generation": 0, "inventories": {"CUSTOM_NONE": {"total": 1}}}
 _WRONG_GENERATION = {"resource_provider_generation": 7, "inventories": {"x": {"total": "x"}}}
 _RESHAPE = {"inventories": {"<p0>": _NO_CLASS}, "allocations": {"<c0>": _CONSUMER_AT_7}}
+_ODD = {"resource_provider_generation": 0, "inventories": {"x": None}}
 # One shares from inside a tree that has not all that is asked for.
 _SHARING_INSIDE = [
     *_provider(0),
@@ -71,6 +72,13 @@ TOLERATED: dict[str, list[list[Step]]] = {
     "inventories of what is no class, in odd forms": [
         [*_provider(0), _stock(x={"total": "x"})],
         [*_provider(0), _stock(VCPU={"total": 1}, x=[[]])],
+        [*_provider(0), Step("POST", "/reshaper", body={**_RESHAPE, "inventories": {"<p0>": _ODD}})],
+        [
+            *_provider(0),
+            *_provider(1),
+            Step("POST", "/reshaper", body={**_RESHAPE, "inventories": {"<p0>": _ODD, "<p1>": _WRONG_GENERATION}}),
+        ],
+        [*_provider(0), Step("POST", "/reshaper", body={**_RESHAPE, "inventories": {"<p0>": _ODD, "<p5>": _NO_CLASS}})],
     ],
     "Placement fails to list candidates": [
         [*_SHARING_INSIDE, _candidates("resources=VCPU:1,VGPU:1")],
