@@ -18,6 +18,7 @@ from accelsched.agent.host import Host
 from accelsched.agent.reporter import Reporter
 from accelsched.agent.virt.base import NO_ORDER, CarriedOut, InterruptedBuildError, Progress
 from accelsched.agent.workers import Workers
+from accelsched.failpoints import Point, reach
 
 LOG = log.getLogger(__name__)
 
@@ -179,7 +180,9 @@ class Executor:
             LOG.warning(
                 "Order %s of server %s failed: %s", order["number"], server_uuid, exc, exc_info=not _expected(exc)
             )
+        reach(Point.AGENT_ORDER_CARRIED_OUT)
         host.virt.carried_out(server_uuid, CarriedOut(order["number"], fault))
+        reach(Point.AGENT_ORDER_NOTED)
 
     def _remove(self, host: Host, server_uuid: str, announce: bool) -> None:
         if self._clean_up(host, server_uuid):

@@ -17,6 +17,7 @@ from accelsched.agent.images import ImageClient
 from accelsched.agent.numa import has_threads
 from accelsched.agent.plan import OwnedDevice, Present
 from accelsched.agent.virt.base import CarriedOut, Progress, SnapshotError, VirtDriver
+from accelsched.failpoints import Point, reach
 
 LOG = log.getLogger(__name__)
 
@@ -118,7 +119,9 @@ class Host:
             if allocation["provider_uuid"] != self.node_uuid:
                 driver = self._driver_of(allocation["provider_name"])
                 attachments += driver.prepare(assignment["server_uuid"], allocation)
+        reach(Point.AGENT_DEVICES_PREPARED)
         self.virt.build(assignment, attachments, progress)
+        reach(Point.AGENT_SERVER_BUILT)
         if "order" in assignment and assignment["order"]["power"] in ("running", "rescued"):
             self.virt.carried_out(assignment["server_uuid"], CarriedOut(assignment["order"]["number"]))
 
@@ -172,8 +175,10 @@ class Host:
     def remove(self, server_uuid: str) -> None:
         """Remove a server, then its devices: a device in use cannot be taken from its user."""
         self.virt.destroy(server_uuid)
+        reach(Point.AGENT_SERVER_DESTROYED)
         for driver in self._drivers.values():
             driver.release(server_uuid)
+        reach(Point.AGENT_SERVER_REMOVED)
 
     def remove_device(self, driver: str, mark: str) -> None:
         """Remove something of a device driver that is nobody's."""

@@ -82,9 +82,10 @@ class Moved(NamedTuple):
     host: str
 
 
-def observe(
-    session: Session, seen: wire.Observation, max_attempts: int
-) -> Literal["gone", "unplaced", "offloaded"] | Moved | None:
+Outcome = Literal["gone", "unplaced", "offloaded"] | Moved | None
+
+
+def observe(session: Session, seen: wire.Observation, max_attempts: int) -> Outcome:
     """Take over what an agent saw of one server. What is no longer true of it is ignored.
 
     :param max_attempts: hosts on which a server's first build is tried

@@ -11,10 +11,12 @@ from typing import Any
 import tenacity
 from oslo_db import exception as db_exception
 from oslo_log import log
+from sqlalchemy.orm import Session
 
 from accelsched import rpc, wire
 from accelsched.compute import assignments, hosts
 from accelsched.db.engine import Database
+from accelsched.failpoints import Point, reach
 
 LOG = log.getLogger(__name__)
 
@@ -68,8 +70,9 @@ class Controller:
     def report_observations(self, _context: dict[str, Any], observations: Sequence[wire.Observation]) -> None:
         """Take over what agents saw of servers."""
         for observation in observations:
-            observe = functools.partial(assignments.observe, seen=observation, max_attempts=self._max_attempts)
-            match self._db.transact(observe):
+            outcome = self._db.transact(functools.partial(self._observe, seen=observation))
+            reach(Point.CONTROLLER_OBSERVATION_COMMITTED)
+            match outcome:
                 case "gone":
                     LOG.info("Server %s is gone from %s", observation["server_uuid"], observation["host"])
                 case "unplaced":
@@ -94,6 +97,11 @@ class Controller:
                 self._tell(agent, host)
         except rpc.MESSAGING_ERRORS as exc:
             LOG.warning("The agent of host %s could not be told: %s", host, exc)
+
+    def _observe(self, session: Session, seen: wire.Observation) -> assignments.Outcome:
+        outcome = assignments.observe(session, seen, self._max_attempts)
+        reach(Point.CONTROLLER_OBSERVATION_WRITTEN)
+        return outcome
 
 
 # An RPC argument has the module's name.

@@ -33,6 +33,7 @@ from accelsched.db.base import utcnow
 from accelsched.db.compute import Decision as DecisionRow
 from accelsched.db.compute import Request
 from accelsched.db.engine import Database
+from accelsched.failpoints import Point, reach
 from accelsched.placement.fleet import Fleet
 from accelsched.scheduler import claim
 from accelsched.scheduler.claim import Taken
@@ -167,6 +168,7 @@ class Scheduler:
         requests = self._db.transact(self._lease)
         if not requests:
             return False
+        reach(Point.SCHEDULER_REQUEST_LEASED)
         with self._db.reading() as session:
             works = _works(session, requests)
         if nothing_left := [work.request for work in works if not work.wanted]:
@@ -212,7 +214,10 @@ class Scheduler:
             # A failure is found again, and looked into, when the others' claims are in the database.
             decided = [(work, decision) for work, decision in found if decision.explanation.failure is None]
         won: list[Selection] = []
-        for (work, decision), (taken, wanted) in zip(decided, self._write(decided), strict=True):
+        reach(Point.SCHEDULER_DECIDED)
+        written = self._write(decided)
+        reach(Point.SCHEDULER_CLAIM_COMMITTED)
+        for (work, decision), (taken, wanted) in zip(decided, written, strict=True):
             won += [selection for _, selection in taken.won]
             work.count(decision, taken, wanted, self._conf.scheduler.claim_attempts)
         self._tell_agents(won)
@@ -237,6 +242,7 @@ class Scheduler:
             requests = [work.request for work, _ in decided]
             wanted = claim.count_unplaced(session, requests)
             self._finish(session, [request for request in requests if not wanted[request.id]])
+            reach(Point.SCHEDULER_CLAIM_WRITTEN)
             return [(taken, wanted[request.id]) for request, taken in zip(requests, each, strict=True)]
 
         try:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -47,16 +48,27 @@ class Api(requests.Session):
 class Service:
     """A process of this package, its options in a file, its log in another."""
 
-    def __init__(self, command: str, directory: Path, options: Options, arguments: list[str]) -> None:
+    def __init__(
+        self,
+        command: str,
+        directory: Path,
+        options: Options,
+        arguments: list[str],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.log = directory / f"{command}.log"
         config = directory / f"{command}.conf"
         config.write_text(_ini(options))
         executable = Path(sys.executable).parent / command
+        self._command = [executable, "--config-file", config, *arguments]
+        self._environment = {**os.environ, **(environment or {})}
+        self.start()
+
+    def start(self) -> None:
+        """Start it, as it was started first."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [executable, "--config-file", config, *arguments], stdout=log, stderr=subprocess.STDOUT
-            )
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=subprocess.STDOUT, env=self._environment)
 
     def wait_for(self, ready: Callable[[], bool]) -> None:
         """Wait until it is ready; fail with the end of its log when it ends or takes too long."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import falcon
 import jsonschema
+from sqlalchemy.orm import Session
 
 from accelsched import errors, policies, rpc, wire
 from accelsched.api import resources
@@ -20,6 +21,7 @@ from accelsched.api.compute.servers import ServerResource, delete, hint
 from accelsched.compute import hosts, images, moving, orders, quotas, rebuilding, servers, shelving, snapshots, zones
 from accelsched.db.compute import Server
 from accelsched.db.instance_actions import Origin
+from accelsched.failpoints import Point, reach
 from accelsched.policies import servers as rules
 
 if TYPE_CHECKING:
@@ -362,7 +364,15 @@ class Actions(ServerResource):
         """Change a server's row, in a transaction, for whoever may."""
         context = resources.context_of(req)
         scope, origin = self._scope(context, rule), Origin.of(context)
-        return self._services.db.transact(lambda session: change(session, uuid, origin=origin, project_id=scope))
+
+        def write(session: Session) -> Any:
+            changed = change(session, uuid, origin=origin, project_id=scope)
+            reach(Point.API_ACTION_WRITTEN)
+            return changed
+
+        changed = self._services.db.transact(write)
+        reach(Point.API_ACTION_COMMITTED)
+        return changed
 
     def _console_output(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
         """Return the last lines of a server's serial console.

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import falcon
+from sqlalchemy.orm import Session
 
 from accelsched import policies, rpc
 from accelsched.api import resources
@@ -19,6 +20,7 @@ from accelsched.compute import images, quotas, server_groups
 from accelsched.compute import servers as domain
 from accelsched.context import RequestContext
 from accelsched.db import instance_actions
+from accelsched.failpoints import Point, reach
 from accelsched.policies import flavors as flavor_rules
 from accelsched.policies import servers as rules
 
@@ -117,9 +119,14 @@ class Servers(ServerResource):
             body, context=context, version=version, services=self._services, image_service=self._images
         )
         defaults = quotas.defaults(self._services.conf)
-        created = self._services.db.transact(
-            lambda session: domain.create(session, quotas.admit_servers(session, new, defaults))
-        )
+
+        def write(session: Session) -> domain.Created:
+            created = domain.create(session, quotas.admit_servers(session, new, defaults))
+            reach(Point.API_SERVERS_WRITTEN)
+            return created
+
+        created = self._services.db.transact(write)
+        reach(Point.API_SERVERS_COMMITTED)
         hint("place", self._services.scheduler.place)
         resp.status = falcon.HTTP_202
         if server_create.wants_reservation(body):
@@ -177,6 +184,7 @@ def delete(services: Services, uuid: str, context: RequestContext, project_id: s
     told = services.db.transact(
         lambda session: domain.delete(session, uuid, origin, project_id=project_id, admin=admin)
     )
+    reach(Point.API_DELETION_COMMITTED)
     if told is not None:
         agent, host = told
         hint("sync", lambda: services.agents.sync(agent, [host]))

@@ -293,11 +293,11 @@ def test_an_operator_chooses_the_host(api, create):
 def test_actions_that_are_not_done_say_so(api, create):
     server_id = create()["server"]["id"]
     path = f"{C}/servers/{server_id}/action"
-    refused = api.post(path, json={"shelve": None})
+    refused = api.post(path, json={"restore": None})
     assert (refused.status_code, refused.json()["notImplemented"]["code"]) == (501, 501)
     assert api.post(path, json={"dance": {}}).status_code == 400
     assert api.post(path, json={"reboot": {}, "pause": None}).status_code == 400
     assert api.post(path, json={}).status_code == 400
-    assert api.post(f"{C}/servers/{uuid.uuid4()}/action", json={"shelve": None}).status_code == 404
+    assert api.post(f"{C}/servers/{uuid.uuid4()}/action", json={"restore": None}).status_code == 404
     assert api.post(path, json={"forceDelete": None}).status_code == 202
     wait(lambda: api.get(f"{C}/servers/{server_id}").status_code == 404)

@@ -1,0 +1,50 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Points at which a test can have a process killed, to see that what it left is finished or undone.
+
+Off unless the environment names a directory, ``ACCELSCHED_FAIL_POINTS``. There, a file called like a point arms it: the
+first process that reaches the point removes the file and is gone as after ``kill -9``. So one process dies, once, and
+whoever started it may start it again as it is.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import signal
+from pathlib import Path
+
+_DIRECTORY = os.environ.get("ACCELSCHED_FAIL_POINTS")
+
+
+class Point(enum.StrEnum):
+    """Where a process can be killed; ``written`` is in a transaction that is not committed yet."""
+
+    API_SERVERS_WRITTEN = "api.servers.written"
+    API_SERVERS_COMMITTED = "api.servers.committed"
+    API_ACTION_WRITTEN = "api.action.written"
+    API_ACTION_COMMITTED = "api.action.committed"
+    API_DELETION_COMMITTED = "api.deletion.committed"
+    SCHEDULER_REQUEST_LEASED = "scheduler.request.leased"
+    SCHEDULER_DECIDED = "scheduler.decided"
+    SCHEDULER_CLAIM_WRITTEN = "scheduler.claim.written"
+    SCHEDULER_CLAIM_COMMITTED = "scheduler.claim.committed"
+    CONTROLLER_OBSERVATION_WRITTEN = "controller.observation.written"
+    CONTROLLER_OBSERVATION_COMMITTED = "controller.observation.committed"
+    AGENT_DEVICES_PREPARED = "agent.devices.prepared"
+    AGENT_SERVER_BUILT = "agent.server.built"
+    AGENT_ORDER_CARRIED_OUT = "agent.order.carried_out"
+    AGENT_ORDER_NOTED = "agent.order.noted"
+    AGENT_SERVER_DESTROYED = "agent.server.destroyed"
+    AGENT_SERVER_REMOVED = "agent.server.removed"
+
+
+def reach(point: Point) -> None:
+    """Die here if a test wants that."""
+    if _DIRECTORY is None:
+        return
+    try:
+        Path(_DIRECTORY, point).unlink()
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,131 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""kill -9 of any process at each step of each flow: it ends as it was asked for, and nothing is left over.
+
+``ACCELSCHED_TEST_FAULTS=all`` kills at each step, else at one of each flow.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from cloud import Cloud
+
+from accelsched.failpoints import Point
+
+_REPORT = [Point.CONTROLLER_OBSERVATION_WRITTEN, Point.CONTROLLER_OBSERVATION_COMMITTED]
+_PLACE = [
+    Point.SCHEDULER_REQUEST_LEASED,
+    Point.SCHEDULER_DECIDED,
+    Point.SCHEDULER_CLAIM_WRITTEN,
+    Point.SCHEDULER_CLAIM_COMMITTED,
+]
+_ACT = [Point.API_ACTION_COMMITTED]
+_BUILD = [Point.AGENT_DEVICES_PREPARED, Point.AGENT_SERVER_BUILT]
+_REMOVE = [Point.AGENT_SERVER_DESTROYED, Point.AGENT_SERVER_REMOVED]
+_OBEY = [Point.AGENT_ORDER_CARRIED_OUT, Point.AGENT_ORDER_NOTED]
+
+FLOWS = {
+    "create": [Point.API_SERVERS_COMMITTED, *_PLACE, *_BUILD, *_REPORT],
+    "delete": [Point.API_DELETION_COMMITTED, *_REMOVE, *_REPORT],
+    "stop": [*_ACT, *_OBEY, *_REPORT],
+    "reboot": [*_ACT, *_BUILD, *_OBEY],
+    "rebuild": [*_ACT, *_REMOVE, *_BUILD, *_REPORT],
+    "evacuate": [*_ACT, *_PLACE, *_BUILD, *_REPORT],
+}
+_WHOLE = os.environ.get("ACCELSCHED_TEST_FAULTS") == "all"
+_REFUSED = {Point.API_SERVERS_WRITTEN, Point.API_ACTION_WRITTEN}
+
+
+def _points(flow: str) -> list[Point]:
+    """Return where to kill in a flow: everywhere, or in its middle, which is what CI has time for."""
+    points = FLOWS[flow]
+    return points if _WHOLE else [points[len(points) // 2]]
+
+
+def _one(cloud: Cloud) -> str:
+    """Return a server that runs."""
+    cloud.create("s")
+    server = cloud.wait_for("ACTIVE")
+    return str(server["id"])
+
+
+def _assert_runs(cloud: Cloud) -> None:
+    """One server runs on the host that is told, holds what its flavor says, and there is nothing else."""
+    server = cloud.wait_for("ACTIVE")
+    host = server["OS-EXT-SRV-ATTR:host"]
+    assert cloud.domains(host) == {server["id"]: True}
+    assert cloud.directories(host) == {server["id"]}
+    assert cloud.held() == {"VCPU": 1, "MEMORY_MB": 64, "DISK_GB": 1, "VGPU": 1}
+
+
+def test_every_point_is_in_some_flow() -> None:
+    assert {point for points in FLOWS.values() for point in points} | _REFUSED == set(Point)
+
+
+@pytest.mark.parametrize("point", _points("create"))
+def test_a_server_is_made(cloud: Cloud, point: Point) -> None:
+    with cloud.killed_at(point):
+        cloud.create("s")
+    _assert_runs(cloud)
+
+
+def test_a_create_call_that_was_not_committed_made_nothing(cloud: Cloud) -> None:
+    with cloud.killed_at(Point.API_SERVERS_WRITTEN):
+        cloud.create("s")
+    assert cloud.nothing_left()
+
+
+@pytest.mark.parametrize("point", _points("delete"))
+def test_a_server_is_deleted(cloud: Cloud, point: Point) -> None:
+    server = _one(cloud)
+    with cloud.killed_at(point):
+        cloud.delete(server)
+    # The fixture waits until nothing is left.
+
+
+@pytest.mark.parametrize("point", _points("stop"))
+def test_a_server_is_stopped(cloud: Cloud, point: Point) -> None:
+    server = _one(cloud)
+    with cloud.killed_at(point):
+        cloud.act(server, "os-stop")
+    stopped = cloud.wait_for("SHUTOFF")
+    assert cloud.domains(stopped["OS-EXT-SRV-ATTR:host"]) == {server: False}
+
+
+def test_an_action_that_was_not_committed_did_nothing(cloud: Cloud) -> None:
+    server = _one(cloud)
+    with cloud.killed_at(Point.API_ACTION_WRITTEN):
+        cloud.act(server, "os-stop")
+    _assert_runs(cloud)
+
+
+@pytest.mark.parametrize("point", _points("reboot"))
+def test_a_server_is_rebooted(cloud: Cloud, point: Point) -> None:
+    server = _one(cloud)
+    with cloud.killed_at(point):
+        cloud.act(server, "reboot", {"type": "HARD"})
+    _assert_runs(cloud)
+
+
+@pytest.mark.parametrize("point", _points("rebuild"))
+def test_a_server_is_rebuilt(cloud: Cloud, point: Point) -> None:
+    server = _one(cloud)
+    with cloud.killed_at(point):
+        cloud.act(server, "rebuild", {"imageRef": cloud.image})
+    _assert_runs(cloud)
+
+
+@pytest.mark.parametrize("point", _points("evacuate"))
+def test_a_server_is_evacuated(cloud: Cloud, point: Point) -> None:
+    server = _one(cloud)
+    old = cloud.wait_for("ACTIVE")["OS-EXT-SRV-ATTR:host"]
+    with cloud.lost(old):
+        with cloud.killed_at(point):
+            cloud.act(server, "evacuate", {})
+        moved = cloud.wait_for("ACTIVE")
+        assert moved["OS-EXT-SRV-ATTR:host"] != old
+        _assert_runs(cloud)
+    # Back again, the host gives up what is not its own any more; the fixture waits for that once the server is deleted.
+    _assert_runs(cloud)

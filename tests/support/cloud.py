@@ -1,0 +1,233 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A whole cloud of processes apart, on real libvirt, any of which can be killed at a named point."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import patience
+import requests
+import sqlalchemy
+from deployments import Api, Service, answers
+from image_service import ImageService
+from stack import http
+
+from accelsched.failpoints import Point
+
+C = "/compute/v2.1"
+HOSTS = ("one", "two")
+
+
+class Cloud:
+    """An API, a scheduler and an agent for each of two hosts that share this machine's libvirt.
+
+    Whatever dies is started again, as an init system would do it.
+    """
+
+    def __init__(self, directory: Path, database: str, broker: str, images: ImageService, hypervisor: Any) -> None:
+        self._hypervisor = hypervisor
+        self.database = sqlalchemy.create_engine(database)
+        self._armed = directory / "fail-points"
+        self._armed.mkdir()
+        # Where QEMU, which runs as a user of its own, gets at it.
+        self.states = {host: Path("/var/tmp") / f"accelsched-faults-{uuid.uuid4().hex[:8]}" for host in HOSTS}
+        port = http.free_port()
+        self.api = Api(f"http://127.0.0.1:{port}")
+        self._options: dict[str, dict[str, object]] = {
+            "DEFAULT": {"transport_url": broker},
+            "database": {"connection": database},
+            "api": {"auth_strategy": "noauth2", "bind_port": port, "workers": 1},
+            "scheduler": {"poll_interval": 0.5, "lease_seconds": 2},
+            "glance": {"auth_type": "none", "endpoint_override": images.url},
+        }
+        self._directory = directory
+        self._lost: str | None = None
+        self.image = images.add(b"\0" * 1024 * 1024, "raw")["id"]
+        self.services: dict[str, Service] = {}
+        config = directory / "manage.conf"
+        config.write_text(f"[database]\nconnection = {database}\n")
+        manage = [Path(sys.executable).parent / "accelsched-manage", "--config-file", config, "db", "upgrade"]
+        subprocess.run(manage, check=True, capture_output=True)
+        self._start("accelsched-api", "api", self._options)
+        self._start("accelsched-scheduler", "scheduler", self._options)
+        for host in HOSTS:
+            self._start("accelsched-agent", host, self._of_agent(host))
+        self.services["api"].wait_for(self._answers)
+        self.services["two"].wait_for(lambda: self.hosts_up() == set(HOSTS))
+        self._make_flavor()
+        self._closing = threading.Event()
+        self._supervisor = threading.Thread(target=self._supervise, daemon=True)
+        self._supervisor.start()
+
+    def _start(self, command: str, name: str, options: dict[str, dict[str, object]]) -> None:
+        environment = {"ACCELSCHED_FAIL_POINTS": str(self._armed)}
+        self.services[name] = Service(command, self._directory / name, options, [], environment)
+
+    def _of_agent(self, host: str) -> dict[str, dict[str, object]]:
+        state = {"transport_url": self._options["DEFAULT"]["transport_url"], "state_path": self.states[host]}
+        return {
+            "DEFAULT": state,
+            "agent": {
+                "host": host,
+                "device_drivers": "simulated",
+                "report_interval": 0.5,
+                "sync_interval": 0.5,
+                "shutdown_timeout": 0,
+            },
+            "devices": {"simulated_gpus": "2"},
+            "libvirt": {"virt_type": "qemu"},
+            "glance": self._options["glance"],
+        }
+
+    def _make_flavor(self) -> None:
+        flavor = {"name": "vgpu", "id": "vgpu", "vcpus": 1, "ram": 64, "disk": 1}
+        self.api.post(f"{C}/flavors", json={"flavor": flavor}).raise_for_status()
+        specs = {"extra_specs": {"resources:VGPU": "1"}}
+        self.api.post(f"{C}/flavors/vgpu/os-extra_specs", json=specs).raise_for_status()
+
+    # --- faults -------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def killed_at(self, point: Point) -> Iterator[None]:
+        """Have whoever reaches a point first be killed there, and start it again."""
+        armed = self._armed / point
+        armed.touch()
+        yield
+        patience.wait(lambda: not armed.exists(), told=lambda: f"nobody came to {point}")
+        patience.wait(self._answers)
+
+    def _supervise(self) -> None:
+        """Start what has died, all the time; gunicorn does so for its own."""
+        while not self._closing.wait(0.1):
+            for name, service in self.services.items():
+                if name != self._lost and service.process.poll() is not None:
+                    service.start()
+
+    def _answers(self) -> bool:
+        return answers(f"{self.api.url}/healthcheck")
+
+    @contextlib.contextmanager
+    def lost(self, host: str) -> Iterator[None]:
+        """Have a host lose its power, and get it again afterwards; an operator tells of both."""
+        self._lost = host
+        self.services[host].process.kill()
+        self.services[host].process.wait()
+        self._remove_domains(host)  # the other host's libvirt, which takes over the server, is the same one here
+        self._force_down(host, True)
+        yield
+        self._lost = None
+        self._force_down(host, False)
+        patience.wait(lambda: self.hosts_up() == set(HOSTS))
+
+    def _force_down(self, host: str, down: bool) -> None:
+        (service,) = self.api.get(f"{C}/os-services?binary=nova-compute&host={host}").json()["services"]
+        self.api.put(f"{C}/os-services/{service['id']}", json={"forced_down": down}).raise_for_status()
+
+    def _remove_domains(self, host: str) -> None:
+        for name in self.domains(host):
+            domain = self._hypervisor.lookupByUUIDString(name)
+            if domain.isActive():
+                domain.destroy()
+            domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE)
+
+    # --- what users do ------------------------------------------------------------------------------------------
+
+    def ask(self, path: str, body: dict[str, Any]) -> None:
+        """Send a request; that it gets no answer because the API died is part of the test."""
+        try:
+            response = self.api.post(C + path, json=body)
+        except requests.ConnectionError:
+            return
+        assert response.status_code in (200, 202), response.text
+
+    def create(self, name: str) -> None:
+        """Ask for a server with a vGPU."""
+        server = {"name": name, "flavorRef": "vgpu", "imageRef": self.image, "networks": "none"}
+        self.ask("/servers", {"server": server})
+
+    def act(self, server: str, action: str, arguments: Any = None) -> None:
+        """Ask for an action."""
+        self.ask(f"/servers/{server}/action", {action: arguments})
+
+    def delete(self, server: str) -> None:
+        """Want a server no longer."""
+        with contextlib.suppress(requests.ConnectionError):
+            assert self.api.delete(f"{C}/servers/{server}").status_code == 204
+
+    # --- what there is ------------------------------------------------------------------------------------------
+
+    def hosts_up(self) -> set[str]:
+        """Return the hosts that are alive, as operators see it."""
+        services = self.api.get(f"{C}/os-services?binary=nova-compute").json()["services"]
+        return {service["host"] for service in services if service["state"] == "up"}
+
+    def servers(self) -> list[dict[str, Any]]:
+        """Return all servers."""
+        listed: list[dict[str, Any]] = self.api.get(f"{C}/servers/detail").json()["servers"]
+        return listed
+
+    def wait_for(self, status: str, task: str | None = None, **more: Any) -> dict[str, Any]:
+        """Return the only server, once its status is this and nothing is being done about it."""
+
+        def there() -> dict[str, Any] | None:
+            (server,) = self.servers()
+            wanted = {"status": status, "OS-EXT-STS:task_state": task, **more}
+            return server if all(server[key] == value for key, value in wanted.items()) else None
+
+        server: dict[str, Any] = patience.wait(there, told=self.servers)
+        return server
+
+    def domains(self, host: str) -> dict[str, bool]:
+        """Return the domains whose files are below a host's state, and whether they run."""
+        found = {}
+        for domain in self._hypervisor.listAllDomains():
+            with contextlib.suppress(libvirt.libvirtError):  # it went between the two questions
+                if f"{self.states[host]}/" in domain.XMLDesc():
+                    found[domain.UUIDString()] = bool(domain.isActive())
+        return found
+
+    def directories(self, host: str) -> set[str]:
+        """Return the servers that have files on a host."""
+        return {path.name for path in (self.states[host] / "instances").iterdir()} - {"_base"}
+
+    def held(self) -> dict[str, int]:
+        """Return the units that consumers hold, by resource class."""
+        query = (
+            "SELECT rc.name, sum(a.used) FROM allocations a"
+            " JOIN resource_classes rc ON rc.id = a.class_id GROUP BY rc.name"
+        )
+        with self.database.connect() as connection:
+            return {name: int(used) for name, used in connection.exec_driver_sql(query)}
+
+    def nothing_left(self) -> bool:
+        """Tell whether there is nothing of any server anywhere."""
+        return not (
+            self.servers() or self.held() or any(self.domains(host) or self.directories(host) for host in HOSTS)
+        )
+
+    def everything(self) -> object:
+        """Return all there is, for a test that failed."""
+        on_hosts = {host: (self.domains(host), self.directories(host)) for host in HOSTS}
+        return self.servers(), self.held(), on_hosts
+
+    def close(self) -> None:
+        """Stop all processes; remove what tests that failed left."""
+        self._closing.set()
+        self._supervisor.join()
+        for service in reversed(self.services.values()):
+            if service.process.poll() is None:
+                service.stop()
+        self.database.dispose()
+        for host in HOSTS:
+            self._remove_domains(host)
+            shutil.rmtree(self.states[host], ignore_errors=True)
