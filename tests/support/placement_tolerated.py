@@ -272,10 +272,16 @@ def _wildcards(step: Step, theirs: Answer, ours: Answer, ask: Ask) -> bool:
 
 
 def _a_media_type_in_capitals(step: Step, theirs: Answer, ours: Answer, ask: Ask) -> bool:
-    """A media type is the same in capitals (RFC 9110); in small letters it answers what ours answered."""
+    """A media type is the same in capitals (RFC 9110).
+
+    In small letters it answers what ours answered, or what may differ from that for another reason.
+    """
     kind = step.headers.get("Content-Type", "")
+    if theirs.status != 415 or not kind.isupper():
+        return False
     small = dataclasses.replace(step, headers={**step.headers, "Content-Type": kind.lower()})
-    return theirs.status == 415 and kind.isupper() and ask(small)[0] == ours
+    in_small, _ = ask(small)
+    return in_small == ours or why(small, in_small, ours, ask) is not None
 
 
 def _a_nul(step: Step, theirs: Answer, ours: Answer, ask: Ask) -> bool:

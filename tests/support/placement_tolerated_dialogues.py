@@ -119,7 +119,16 @@ TOLERATED: dict[str, list[list[Step]]] = {
                 body={"resource_provider_generation": 0, "traits": []},
                 headers={"Content-Type": "APPLICATION/JSON"},
             )
-        ]
+        ],
+        [
+            *_provider(0, VCPU=4),
+            Step(
+                "PUT",
+                "/resource_providers/<p0>/inventories/VCPU",
+                body={"resource_provider_generation": 1, "total": 2, "allocation_ratio": 10.0**25},
+                headers={"Content-Type": "APPLICATION/JSON"},
+            ),
+        ],
     ],
     "a NUL in a path": [[Step("GET", "/resource_providers/<p0>%00")]],
     "a newline at the end of a name": [[_candidates("resources%0A=VCPU:1")], [Step("PUT", "/traits/CUSTOM_X0%0A")]],
