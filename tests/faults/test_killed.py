@@ -39,7 +39,7 @@ _REFUSED = {Point.API_SERVERS_WRITTEN, Point.API_ACTION_WRITTEN}
 
 
 def _points(flow: str) -> list[Point]:
-    """Return where to kill in a flow: everywhere, or in its middle, which is what CI has time for."""
+    """Return where to kill in a flow: everywhere, or in its middle."""
     points = FLOWS[flow]
     return points if _WHOLE else [points[len(points) // 2]]
 

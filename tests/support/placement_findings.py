@@ -98,6 +98,15 @@ def findings() -> list[Step]:
         # Of two limits the first counts.
         Step("GET", "/allocation_candidates?resources=CUSTOM_FOUND:1&limit=1000&limit=1"),
         Step("GET", "/allocation_candidates?resources=CUSTOM_FOUND:1&limit=1&limit=x"),
+        # Of two policies the first counts, and an empty one is none.
+        *(
+            Step("GET", f"/allocation_candidates?resources1=CUSTOM_FOUND:1&resources2=CUSTOM_FOUND:1&{policies}")
+            for policies in (
+                "group_policy=&group_policy=none",
+                "group_policy=isolate&group_policy=none",
+                "group_policy=none&group_policy=isolate",
+            )
+        ),
         # A provider can be left without a name.
         Step("PUT", top, 39, {"name": ""}),
         Step("PUT", top, 39, {"name": "finding"}),

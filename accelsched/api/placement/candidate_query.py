@@ -80,12 +80,12 @@ def parse(asked: Query, minor: int) -> CandidateQuery:
         _check_orphans(groups)
     if minor >= query.FORBIDDEN_TRAITS:
         _check_contradictions(groups)
-    policy = asked.last("group_policy")
-    if policy is None and len([suffix for suffix in groups if suffix]) > 1:
+    # Of several policies, and limits, Placement goes by the first; an empty one is none.
+    policy = next(iter(asked.all("group_policy")), None)
+    if not policy and len([suffix for suffix in groups if suffix]) > 1:
         raise errors.InvalidError(
             'The "group_policy" parameter is required when specifying more than one "resources{N}" parameter.'
         )
-    # Of several limits Placement goes by the first.
     limit = next(iter(asked.all("limit")), None)
     if limit is not None and not _LIMIT_PATTERN.match(limit):
         raise errors.InvalidError(f"Invalid query string parameters: the limit {limit[:100]} is no number from 1 on")
