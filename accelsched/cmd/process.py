@@ -20,6 +20,8 @@ from accelsched import errors
 
 LOG = log.getLogger(__name__)
 
+_LOOK_FOR_SIGNALS_S = 0.5
+
 QUIET = ("alembic=WARNING", "matplotlib=WARNING", "waitress=WARNING")
 
 
@@ -68,21 +70,35 @@ def read_options(
     return conf
 
 
+class SignalToStop:
+    """SIGTERM or SIGINT, once it came. Made in the process's first thread, which alone runs handlers of signals."""
+
+    def __init__(self) -> None:
+        self._came = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: self._came.set())
+
+    def wait(self) -> None:
+        """Wait for it, in the first thread."""
+        # The system may hand a signal to any other thread; that does not wake this one, whose handler runs when it
+        # wakes.
+        while not self._came.wait(_LOOK_FOR_SIGNALS_S):
+            pass
+
+
 def run(prog: str, build: Callable[[], Sequence[Part]]) -> int:
     """Build the parts, start them in order, wait for SIGTERM or SIGINT, stop them in the opposite order.
 
     :returns: exit status: 0 after a clean stop, 2 when an option is wrong or a service it names does not answer
     """
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
+    told = SignalToStop()
     started: list[Part] = []
     try:
         for part in build():
             started.append(part)
             part.start()
         LOG.info("%s runs", prog)
-        stop.wait()
+        told.wait()
     except errors.ConfigurationError as exc:
         return fail(prog, str(exc))
     except db_exception.DBConnectionError as exc:

@@ -8,11 +8,11 @@ observations appended to another as they are reported, OPTION is GROUP.NAME=VALU
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from accelsched.agent.devices import sysfs
 from accelsched.agent.images import ImageClient
 from accelsched.agent.manager import Agent
 from accelsched.agent.virt.libvirt import instance, storage
+from accelsched.cmd import process
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "unit" / "agent"))
 
@@ -108,12 +109,15 @@ def main(state: str, assignments: str, observations: str, step: str, *overrides:
     )
     server.start()
     agent = Agent(conf, transport)
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
+    told = process.SignalToStop()
     agent.start()
-    stop.wait()
-    sys.exit(0 if agent.stop() else 1)
+    told.wait()
+    clean = agent.stop()
+    server.stop()
+    server.wait()
+    sys.exit(0 if clean else 1)
 
 
 if __name__ == "__main__":
+    faulthandler.enable()  # one that hangs is aborted, and says where it was
     main(*sys.argv[1:])

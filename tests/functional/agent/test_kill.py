@@ -53,7 +53,25 @@ class Node:
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
-            assert self._process.wait(patience.LIMIT_S) == 0
+            try:
+                assert self._process.wait(patience.LIMIT_S) == 0
+            except subprocess.TimeoutExpired:
+                self._process.send_signal(signal.SIGABRT)  # where its threads are is in the captured output
+                self._process.wait(patience.LIMIT_S)
+                raise
+
+    def build(self, server: Any) -> None:
+        """Have a server run, and no agent."""
+        self.want(server)
+        self.run()
+        self.wait_for("active")
+        self.stop()
+
+    def run_again_after(self, step: str) -> None:
+        """Run an agent that is killed at a step, then another."""
+        self.run(step)
+        self.wait_killed()
+        self.run()
 
     def said(self) -> str:
         return self._observations.read_text()
@@ -117,9 +135,7 @@ def test_an_agent_killed_while_it_builds_finishes_the_server_after_its_restart(
     node: Node, server: Any, step: str
 ) -> None:
     node.want(server)
-    node.run(step)
-    node.wait_killed()
-    node.run()
+    node.run_again_after(step)
     node.wait_for("active")
     assert node.domains() == [server["server_uuid"]]
     assert node.hypervisor.lookupByUUIDString(server["server_uuid"]).isActive()
@@ -145,14 +161,9 @@ def test_what_an_agent_killed_while_it_builds_left_is_removed_when_nobody_wants_
 def test_an_agent_killed_while_it_removes_a_server_finishes_after_its_restart(
     node: Node, server: Any, step: str
 ) -> None:
-    node.want(server)
-    node.run()
-    node.wait_for("active")
-    node.stop()
+    node.build(server)
     node.want({**server, "desired": "deleted"})
-    node.run(step)
-    node.wait_killed()
-    node.run()
+    node.run_again_after(step)
     node.wait_for("gone")
     assert not node.domains()
     assert not (node.state / "instances" / server["server_uuid"]).exists()
@@ -174,14 +185,9 @@ def test_an_agent_killed_while_it_obeys_has_obeyed_after_its_restart(
     node: Node, server: Any, step: str, power: str, reboot: str | None, state: str
 ) -> None:
     node.options.append("agent.shutdown_timeout=0")
-    node.want(server)
-    node.run()
-    node.wait_for("active")
-    node.stop()
+    node.build(server)
     node.want({**server, "order": {"number": 1, "power": power, "reboot": reboot}})
-    node.run(step)
-    node.wait_killed()
-    node.run()
+    node.run_again_after(step)
     patience.wait(lambda: node.obeyed(1) == [state], told=node.said)
     assert node.domains() == [server["server_uuid"]]
     assert node.hypervisor.lookupByUUIDString(server["server_uuid"]).isActive() == (state == "active")
@@ -192,16 +198,11 @@ def test_an_agent_killed_while_it_obeys_has_obeyed_after_its_restart(
 def test_an_agent_killed_while_it_builds_a_server_anew_finishes_after_its_restart(
     node: Node, server: Any, step: str
 ) -> None:
-    node.want(server)
-    node.run()
-    node.wait_for("active")
-    node.stop()
+    node.build(server)
     instance = node.state / "instances" / server["server_uuid"]
     (instance / "disk").write_bytes(b"of the first incarnation")
     node.want({**server, "incarnation": 2})
-    node.run(step)
-    node.wait_killed()
-    node.run()
+    node.run_again_after(step)
     node.wait_for("active")
     node.stop()
     assert (instance / "incarnation").read_text() == "2"
@@ -225,15 +226,10 @@ def test_an_agent_killed_while_it_makes_an_image_has_made_it_after_its_restart(
 ) -> None:
     node.options += [f'glance.endpoint_override="{images.url}"', "agent.shutdown_timeout=0"]
     image_id = images.queued()
-    node.want(server)
-    node.run()
-    node.wait_for("active")
-    node.stop()
+    node.build(server)
     power = "running" if running else "stopped"
     node.want({**server, "order": {"number": 1, "power": power, "reboot": None, "snapshot": image_id}})
-    node.run(step)
-    node.wait_killed()
-    node.run()
+    node.run_again_after(step)
     patience.wait(lambda: node.obeyed(1) == ["active" if running else "stopped"], told=node.said)
     assert images.uploads == [image_id]
     assert images.images[image_id][1][:4] == b"QFI\xfb"
@@ -263,9 +259,7 @@ def test_an_agent_killed_while_it_rescues_a_server_or_ends_that_has_done_so_afte
         node.wait_for("rescued")
     node.stop()
     node.want({**server, "order": {"number": 2, "power": "running", "reboot": "hard"} if back else rescue})
-    node.run(step)
-    node.wait_killed()
-    node.run()
+    node.run_again_after(step)
     patience.wait(lambda: node.obeyed(2 if back else 1) == ["active" if back else "rescued"], told=node.said)
     domain = node.hypervisor.lookupByUUIDString(server["server_uuid"])
     assert domain.isActive()
@@ -280,14 +274,9 @@ def test_an_agent_killed_while_it_shelves_a_server_has_done_so_after_its_restart
 ) -> None:
     node.options += [f'glance.endpoint_override="{images.url}"', "agent.shutdown_timeout=0"]
     image_id = images.queued()
-    node.want(server)
-    node.run()
-    node.wait_for("active")
-    node.stop()
+    node.build(server)
     node.want({**server, "order": {"number": 1, "power": "stopped", "reboot": None, "snapshot": image_id}})
-    node.run(step)
-    node.wait_killed()
-    node.run()
+    node.run_again_after(step)
     patience.wait(lambda: node.obeyed(1) == ["stopped"], told=node.said)
     assert images.uploads == [image_id]
     node.want({**server, "desired": "deleted"})
@@ -305,9 +294,7 @@ def test_an_agent_killed_while_it_restores_a_server_finishes_after_its_restart(
     disk = (tmp_path / "disk").read_bytes()
     node.options.append(f'glance.endpoint_override="{images.url}"')
     node.want({**server, "restore": images.add(disk, "qcow2"), "incarnation": 2})
-    node.run(step)
-    node.wait_killed()
-    node.run()
+    node.run_again_after(step)
     node.wait_for("active")
     node.stop()
     instance = node.state / "instances" / server["server_uuid"]
@@ -333,10 +320,7 @@ def test_a_domain_without_our_mark_is_left_alone(node: Node, server: Any) -> Non
 
 
 def test_a_host_that_was_rebooted_starts_its_servers_again_with_their_disks(node: Node, server: Any) -> None:
-    node.want(server)
-    node.run()
-    node.wait_for("active")
-    node.stop()
+    node.build(server)
     instance = node.state / "instances" / server["server_uuid"]
     disk = (instance / "disk").stat().st_ino
     node.hypervisor.lookupByUUIDString(server["server_uuid"]).destroy()
