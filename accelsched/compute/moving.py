@@ -71,6 +71,27 @@ def request_of(session: Session, server: Server) -> Request:
     return session.get_one(Request, server.request_id if last is None else last)
 
 
+def ask_for_host(session: Session, server: Server, before: Request, spec: Mapping[str, Any]) -> Request:
+    """Ask the schedulers for another host for a server, and return the request.
+
+    :param before: what :func:`request_of` says
+    :param spec: scheduler.request.RequestSpec, as a dictionary; its image is the server's, its host no forced one
+    """
+    request = Request(
+        uuid=servers.reservation_id(),
+        project_id=server.project_id,
+        user_id=server.user_id,
+        spec={**spec, "image": server.image, "hypervisor_hostname": None, "forced": False},
+        group_uuid=before.group_uuid,
+        server_id=server.id,
+        count=1,
+        min_count=1,
+    )
+    session.add(request)
+    session.flush()
+    return request
+
+
 def move(
     session: Session,
     uuid: str,
@@ -106,26 +127,13 @@ def move(
     if wanted.flavor is not None:
         quotas.admit_growth(session, server.project_id, server.flavor, wanted.flavor, limits)
     before = request_of(session, server)
-    request = Request(
-        uuid=servers.reservation_id(),
-        project_id=server.project_id,
-        user_id=server.user_id,
-        spec={
-            **(before.spec if wanted.spec is None else wanted.spec),
-            "image": server.image,
-            "host": wanted.target,
-            "hypervisor_hostname": None,
-            "forced": False,
-            "ignore_hosts": [] if wanted.same_host else [server.host],
-            "host_traits": [names.MOVES],
-        },
-        group_uuid=before.group_uuid,
-        server_id=server.id,
-        count=1,
-        min_count=1,
-    )
-    session.add(request)
-    session.flush()
+    spec = {
+        **(before.spec if wanted.spec is None else wanted.spec),
+        "host": wanted.target,
+        "ignore_hosts": [] if wanted.same_host else [server.host],
+        "host_traits": [names.MOVES],
+    }
+    request = ask_for_host(session, server, before, spec)
     flavor = server.flavor if wanted.flavor is None else dict(wanted.flavor)
     migration = Migration(
         uuid=str(uuids.uuid4()),

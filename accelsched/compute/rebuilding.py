@@ -183,31 +183,13 @@ def _begin(session: Session, server: Server, action: str, event: str, origin: in
 
 def _move(session: Session, server: Server, target: str | None, origin: instance_actions.Origin) -> None:
     """Ask the schedulers for another host. The server stays where it is until one of them has claimed it."""
-    request = moving.request_of(session, server)
+    before = moving.request_of(session, server)
     snapshots.abandon(session, server, "The server's host was lost meanwhile.")
     _stay_down(server)
     if server.state == states.RESCUED:
         moves.wish(server, "running")  # from its new disk
-    spec = {
-        **request.spec,
-        "image": server.image,
-        "host": target,
-        "hypervisor_hostname": None,
-        "forced": False,
-        "ignore_hosts": [*request.spec.get("ignore_hosts", ()), server.host],
-    }
-    session.add(
-        Request(
-            uuid=servers.reservation_id(),
-            project_id=server.project_id,
-            user_id=server.user_id,
-            spec=spec,
-            group_uuid=request.group_uuid,
-            server_id=server.id,
-            count=1,
-            min_count=1,
-        )
-    )
+    ignored = [*before.spec.get("ignore_hosts", ()), server.host]
+    moving.ask_for_host(session, server, before, {**before.spec, "host": target, "ignore_hosts": ignored})
     _begin(session, server, "evacuate", "compute_rebuild_instance", origin)
 
 

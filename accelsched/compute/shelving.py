@@ -21,7 +21,7 @@ from accelsched import errors
 from accelsched.compute import moving, servers, snapshots, states
 from accelsched.db import instance_actions, moves
 from accelsched.db.base import utcnow
-from accelsched.db.compute import Host, Request, Server
+from accelsched.db.compute import Host, Server
 from accelsched.placement import claims
 
 UNSHELVING = "unshelving"
@@ -67,27 +67,13 @@ def unshelve(
     check_shelved(server, "unshelve", admin=admin)
     if wanted.host is not None and session.scalar(select(Host.id).where(Host.name == wanted.host)) is None:
         raise errors.InvalidError(f"Compute host {wanted.host} could not be found.")
-    request = moving.request_of(session, server)
+    before = moving.request_of(session, server)
     spec = {
-        **request.spec,
-        "image": server.image,
-        "availability_zone": wanted.availability_zone or request.spec.get("availability_zone"),
+        **before.spec,
+        "availability_zone": wanted.availability_zone or before.spec.get("availability_zone"),
         "host": wanted.host,
-        "hypervisor_hostname": None,
-        "forced": False,
     }
-    session.add(
-        Request(
-            uuid=servers.reservation_id(),
-            project_id=server.project_id,
-            user_id=server.user_id,
-            spec=spec,
-            group_uuid=request.group_uuid,
-            server_id=server.id,
-            count=1,
-            min_count=1,
-        )
-    )
+    moving.ask_for_host(session, server, before, spec)
     server.shelved_image = None if wanted.image is None else dict(wanted.image)
     moves.wish(server, "running")
     server.task = UNSHELVING
