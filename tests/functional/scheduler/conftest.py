@@ -9,6 +9,7 @@ from pathlib import Path
 
 import databases
 import pytest
+from puppets import Site
 
 from accelsched import conf as options
 from accelsched import rpc
@@ -40,3 +41,9 @@ def schedulers(db: Database) -> Iterator[list[Scheduler]]:
     for scheduler in made:
         if scheduler.running:
             scheduler.stop()
+
+
+@pytest.fixture
+def site(db: Database, schedulers: list[Scheduler]) -> Site:
+    """A control plane whose hosts' agents say what the test has them say."""
+    return Site(db, schedulers[0])

@@ -11,13 +11,6 @@ from sqlalchemy import select
 from accelsched import errors
 from accelsched.compute import decisions, orders, rebuilding
 from accelsched.db.compute import Host
-from accelsched.db.engine import Database
-from accelsched.scheduler.service import Scheduler
-
-
-@pytest.fixture
-def site(db: Database, schedulers: list[Scheduler]) -> Site:
-    return Site(db, schedulers[0])
 
 
 def running(site: Site) -> str:

@@ -13,16 +13,9 @@ from sqlalchemy import select
 from accelsched import errors
 from accelsched.compute import orders, rebuilding, servers, shelving, states
 from accelsched.db.compute import UnwantedImage
-from accelsched.db.engine import Database
-from accelsched.scheduler.service import Scheduler
 
 IMAGE = "11111111-0000-4000-8000-000000000001"
 SPEC: dict[str, Any] = {"id": IMAGE, "name": "vm-shelved", "disk_format": "qcow2", "size": 1, "properties": {}}
-
-
-@pytest.fixture
-def site(db: Database, schedulers: list[Scheduler]) -> Site:
-    return Site(db, schedulers[0])
 
 
 @pytest.fixture
