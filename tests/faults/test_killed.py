@@ -7,10 +7,9 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from cloud import Cloud
+from killing import steps
 
 from accelsched.failpoints import Point
 
@@ -34,14 +33,7 @@ FLOWS = {
     "rebuild": [*_ACT, *_REMOVE, *_BUILD, *_REPORT],
     "evacuate": [*_ACT, *_PLACE, *_BUILD, *_REPORT],
 }
-_WHOLE = os.environ.get("ACCELSCHED_TEST_FAULTS") == "all"
 _REFUSED = {Point.API_SERVERS_WRITTEN, Point.API_ACTION_WRITTEN}
-
-
-def _points(flow: str) -> list[Point]:
-    """Return where to kill in a flow: everywhere, or in its middle."""
-    points = FLOWS[flow]
-    return points if _WHOLE else [points[len(points) // 2]]
 
 
 def _one(cloud: Cloud) -> str:
@@ -64,7 +56,7 @@ def test_every_point_is_in_some_flow() -> None:
     assert {point for points in FLOWS.values() for point in points} | _REFUSED == set(Point)
 
 
-@pytest.mark.parametrize("point", _points("create"))
+@pytest.mark.parametrize("point", steps(FLOWS["create"]))
 def test_a_server_is_made(cloud: Cloud, point: Point) -> None:
     with cloud.killed_at(point):
         cloud.create("s")
@@ -77,7 +69,7 @@ def test_a_create_call_that_was_not_committed_made_nothing(cloud: Cloud) -> None
     assert cloud.nothing_left()
 
 
-@pytest.mark.parametrize("point", _points("delete"))
+@pytest.mark.parametrize("point", steps(FLOWS["delete"]))
 def test_a_server_is_deleted(cloud: Cloud, point: Point) -> None:
     server = _one(cloud)
     with cloud.killed_at(point):
@@ -85,7 +77,7 @@ def test_a_server_is_deleted(cloud: Cloud, point: Point) -> None:
     # The fixture waits until nothing is left.
 
 
-@pytest.mark.parametrize("point", _points("stop"))
+@pytest.mark.parametrize("point", steps(FLOWS["stop"]))
 def test_a_server_is_stopped(cloud: Cloud, point: Point) -> None:
     server = _one(cloud)
     with cloud.killed_at(point):
@@ -101,7 +93,7 @@ def test_an_action_that_was_not_committed_did_nothing(cloud: Cloud) -> None:
     _assert_runs(cloud)
 
 
-@pytest.mark.parametrize("point", _points("reboot"))
+@pytest.mark.parametrize("point", steps(FLOWS["reboot"]))
 def test_a_server_is_rebooted(cloud: Cloud, point: Point) -> None:
     server = _one(cloud)
     with cloud.killed_at(point):
@@ -109,7 +101,7 @@ def test_a_server_is_rebooted(cloud: Cloud, point: Point) -> None:
     _assert_runs(cloud)
 
 
-@pytest.mark.parametrize("point", _points("rebuild"))
+@pytest.mark.parametrize("point", steps(FLOWS["rebuild"]))
 def test_a_server_is_rebuilt(cloud: Cloud, point: Point) -> None:
     server = _one(cloud)
     with cloud.killed_at(point):
@@ -117,7 +109,7 @@ def test_a_server_is_rebuilt(cloud: Cloud, point: Point) -> None:
     _assert_runs(cloud)
 
 
-@pytest.mark.parametrize("point", _points("evacuate"))
+@pytest.mark.parametrize("point", steps(FLOWS["evacuate"]))
 def test_a_server_is_evacuated(cloud: Cloud, point: Point) -> None:
     server = _one(cloud)
     old = cloud.wait_for("ACTIVE")["OS-EXT-SRV-ATTR:host"]

@@ -16,6 +16,7 @@ from typing import Any
 import libvirt
 import patience
 import pytest
+from killing import steps
 
 KILLABLE = Path(__file__).with_name("killable.py")
 BUILD_STEPS = [
@@ -130,7 +131,7 @@ def server(assignment_for: Any) -> Any:
     return assignment_for("node1", flavor=flavor, config_drive=True)
 
 
-@pytest.mark.parametrize("step", BUILD_STEPS)
+@pytest.mark.parametrize("step", steps(BUILD_STEPS))
 def test_an_agent_killed_while_it_builds_finishes_the_server_after_its_restart(
     node: Node, server: Any, step: str
 ) -> None:
@@ -143,7 +144,7 @@ def test_an_agent_killed_while_it_builds_finishes_the_server_after_its_restart(
     assert node.hypervisor.lookupByUUIDString(server["server_uuid"]).isActive()
 
 
-@pytest.mark.parametrize("step", ["after the directory", "after define", "after start"])
+@pytest.mark.parametrize("step", steps(["after the directory", "after define", "after start"]))
 def test_what_an_agent_killed_while_it_builds_left_is_removed_when_nobody_wants_it_any_more(
     node: Node, server: Any, step: str
 ) -> None:
@@ -157,7 +158,7 @@ def test_what_an_agent_killed_while_it_builds_left_is_removed_when_nobody_wants_
     node.stop()
 
 
-@pytest.mark.parametrize("step", REMOVE_STEPS)
+@pytest.mark.parametrize("step", steps(REMOVE_STEPS))
 def test_an_agent_killed_while_it_removes_a_server_finishes_after_its_restart(
     node: Node, server: Any, step: str
 ) -> None:
@@ -194,7 +195,7 @@ def test_an_agent_killed_while_it_obeys_has_obeyed_after_its_restart(
     node.stop()
 
 
-@pytest.mark.parametrize("step", ["after destroy", "after the directory's removal", "after define"])
+@pytest.mark.parametrize("step", steps(["after destroy", "after the directory's removal", "after define"]))
 def test_an_agent_killed_while_it_builds_a_server_anew_finishes_after_its_restart(
     node: Node, server: Any, step: str
 ) -> None:
@@ -212,14 +213,16 @@ def test_an_agent_killed_while_it_builds_a_server_anew_finishes_after_its_restar
 
 @pytest.mark.parametrize(
     ("step", "running"),
-    [
-        ("after the backup's begin", True),
-        *(
-            (step, running)
-            for step in ("before the upload", "after the upload", "before the order is noted")
-            for running in (True, False)
-        ),
-    ],
+    steps(
+        [
+            ("after the backup's begin", True),
+            *(
+                (step, running)
+                for step in ("before the upload", "after the upload", "before the order is noted")
+                for running in (True, False)
+            ),
+        ]
+    ),
 )
 def test_an_agent_killed_while_it_makes_an_image_has_made_it_after_its_restart(
     node: Node, server: Any, images: Any, step: str, running: bool
@@ -239,7 +242,7 @@ def test_an_agent_killed_while_it_makes_an_image_has_made_it_after_its_restart(
 
 
 @pytest.mark.parametrize(
-    "step", ["before the disk", "after the disk", "after destroy", "after define", "before the order is noted"]
+    "step", steps(["before the disk", "after the disk", "after destroy", "after define", "before the order is noted"])
 )
 @pytest.mark.parametrize("back", [False, True])
 def test_an_agent_killed_while_it_rescues_a_server_or_ends_that_has_done_so_after_its_restart(
@@ -268,7 +271,7 @@ def test_an_agent_killed_while_it_rescues_a_server_or_ends_that_has_done_so_afte
     assert (node.state / "instances" / server["server_uuid"] / "disk.rescue").exists() == (not back)
 
 
-@pytest.mark.parametrize("step", ["after destroy", "before the upload", "after the upload"])
+@pytest.mark.parametrize("step", steps(["after destroy", "before the upload", "after the upload"]))
 def test_an_agent_killed_while_it_shelves_a_server_has_done_so_after_its_restart(
     node: Node, server: Any, images: Any, step: str
 ) -> None:
@@ -286,7 +289,7 @@ def test_an_agent_killed_while_it_shelves_a_server_has_done_so_after_its_restart
     assert not (node.state / "instances" / server["server_uuid"]).exists()
 
 
-@pytest.mark.parametrize("step", ["before the restore", "after the restore", "after define", "after start"])
+@pytest.mark.parametrize("step", steps(["before the restore", "after the restore", "after define", "after start"]))
 def test_an_agent_killed_while_it_restores_a_server_finishes_after_its_restart(
     node: Node, server: Any, images: Any, tmp_path: Path, step: str
 ) -> None:
