@@ -48,6 +48,14 @@ def custom(name: str) -> str:
     return f"CUSTOM_{cleaned}"[:_CUSTOM_MAX]
 
 
+def standard_or_custom(name: str) -> str:
+    """Return a class or trait as it is when it is a standard one, else the custom one of that name, as in Nova.
+
+    :param name: ``pgpu``, ``fast``, ``CUSTOM_FAST``
+    """
+    return name.upper() if name.upper() in STANDARD else custom(name.upper().removeprefix("CUSTOM_"))
+
+
 def vgpu_type_trait(type_id: str) -> str:
     """Return the trait that says a provider offers a vGPU type, e.g. ``CUSTOM_VGPU_TYPE_NVIDIA_471``."""
     return custom(f"VGPU_TYPE_{type_id}")

@@ -4,14 +4,12 @@
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any
 
-import jsonschema
 from oslo_config import cfg
 
 from accelsched import errors, names
+from accelsched.conf import device_spec
 
 GROUP = "devices"
 
@@ -36,10 +34,18 @@ OPTS = [
     cfg.MultiStrOpt(
         "pci_device_spec",
         default=[],
-        help="PCI functions to hand out whole, one JSON object each, as Nova's [pci] device_spec: "
+        help="PCI functions to hand out whole, each a JSON object, or a list of them, as Nova's [pci] device_spec: "
         '{"vendor_id": "1234", "product_id": "11e8", "address": "0000:03:00.*", "resource_class": "FPGA", '
-        '"traits": ["CUSTOM_X"]}. Without resource_class it is CUSTOM_PCI_<vendor>_<product>.',
+        '"traits": "CUSTOM_X", "managed": "yes", "one_time_use": "no"}. Without resource_class it is '
+        "CUSTOM_PCI_<vendor>_<product>.",
     ),
+    cfg.StrOpt(
+        "cleaning_command",
+        help="Cleans a device that is one_time_use after its server is gone; the addresses of its PCI functions follow "
+        "as arguments: /usr/local/sbin/clean-gpu --full. When it fails, or there is none, the device stays reserved "
+        "until an operator says that it is clean: accelsched-agent devices --cleaned ADDRESS.",
+    ),
+    cfg.IntOpt("cleaning_timeout", default=1800, min=1, help="Seconds after which the cleaning command is killed."),
     cfg.ListOpt(
         "simulated_gpus",
         default=["8"],
@@ -56,40 +62,6 @@ OPTS = [
     cfg.IntOpt("simulated_fpgas", default=1, min=0, max=64, help="Simulated FPGAs of each such host."),
 ]
 
-PCI_DEVICE_SPEC_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "vendor_id": {"type": "string", "pattern": "^[0-9a-fA-F]{4}$"},
-        "product_id": {"type": "string", "pattern": "^[0-9a-fA-F]{4}$"},
-        "address": {"type": "string", "pattern": "^[0-9a-fA-F*?:.\\[\\]-]{1,32}$"},
-        "resource_class": {"type": "string", "pattern": "^[A-Z0-9_]{1,255}$"},
-        "traits": {
-            "type": "array",
-            "maxItems": 64,
-            "items": {"type": "string", "pattern": "^[A-Z0-9_]{1,255}$"},
-        },
-    },
-    "anyOf": [{"required": ["address"]}, {"required": ["vendor_id", "product_id"]}],
-    "additionalProperties": False,
-}
-
-
-def pci_device_specs(conf: cfg.ConfigOpts) -> list[dict[str, Any]]:
-    """Return the parsed ``pci_device_spec`` entries.
-
-    :raises accelsched.errors.ConfigurationError: when one is not JSON or not of the schema
-    """
-    specs = []
-    for text in conf.devices.pci_device_spec:
-        try:
-            spec = json.loads(text)
-            jsonschema.validate(spec, PCI_DEVICE_SPEC_SCHEMA)
-        except (ValueError, jsonschema.ValidationError) as exc:
-            message = getattr(exc, "message", str(exc))
-            raise errors.ConfigurationError(f"[devices] pci_device_spec: {text!r}: {message}") from exc
-        specs.append(spec)
-    return specs
-
 
 def link_partitions(conf: cfg.ConfigOpts, device: str) -> list[int]:
     """Return the numbers of the link partitions that a device is in.
@@ -104,7 +76,7 @@ def check(conf: cfg.ConfigOpts) -> None:
 
     :raises accelsched.errors.ConfigurationError: naming the option
     """
-    pci_device_specs(conf)
+    device_spec.parse(conf)
     for type_id, resource_class in conf.devices.mdev_class.items():
         if not re.fullmatch(r"VGPU|CUSTOM_[A-Z0-9_]{1,248}", resource_class):
             raise errors.ConfigurationError(

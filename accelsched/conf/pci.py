@@ -90,7 +90,7 @@ def check(conf: cfg.ConfigOpts) -> None:
 
 
 def _alias(told: Mapping[str, Any]) -> Alias:
-    traits = {_standard_or_custom(trait.strip()) for trait in told.get("traits", "").split(",") if trait.strip()}
+    traits = {names.standard_or_custom(trait.strip()) for trait in told.get("traits", "").split(",") if trait.strip()}
     ids = [told[key] for key in ("vendor_id", "product_id") if key in told]
     if len(ids) == 2:
         traits.add(names.pci_device_trait(*ids))
@@ -101,12 +101,7 @@ def _alias(told: Mapping[str, Any]) -> Alias:
     given = told.get("resource_class")
     return Alias(
         told["name"],
-        names.pci_class(*ids) if given is None else _standard_or_custom(given),
+        names.pci_class(*ids) if given is None else names.standard_or_custom(given),
         tuple(sorted(traits)),
         told.get("numa_policy", "legacy"),
     )
-
-
-def _standard_or_custom(name: str) -> str:
-    """Return a class or trait as it is when it is a standard one, else the custom one of that name, as in Nova."""
-    return name.upper() if name.upper() in names.STANDARD else names.custom(name.removeprefix("CUSTOM_"))

@@ -15,19 +15,18 @@ carries; the resource database is told that one type excludes the others, as tim
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import os_resource_classes as orc
 from oslo_log import log
 
 from accelsched import names, wire
-from accelsched.agent import files
 from accelsched.agent.devices import base, sysfs
+from accelsched.agent.devices.journal import Journal
 
 LOG = log.getLogger(__name__)
 
@@ -52,8 +51,7 @@ class MdevDriver(base.DeviceDriver):
         super().__init__(context)
         self._sysfs = Path(context.conf.devices.sysfs_root)
         self._devices = self._sysfs / "bus/mdev/devices"
-        self._journal = context.state_path / "mdevs"
-        self._journal.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._journal = Journal(context.state_path / "mdevs")
         self._refused: dict[str, str] = {}  # by parent: the reason that was logged
         self._empty: dict[Path, int] = {}  # by type's path: what its parent can have of it while it carries nothing
 
@@ -94,8 +92,8 @@ class MdevDriver(base.DeviceDriver):
     def present(self) -> list[base.PresentDevice]:
         """Return our mediated devices, and those that the journal knows and a reboot took."""
         owners = {mark: entry.server_uuid for mark, entry in self._entries().items()}
-        marks = {path.name for path in (*sysfs.entries(self._devices), *sysfs.entries(self._journal)) if _is_ours(path)}
-        return [base.PresentDevice(mark, owners.get(mark)) for mark in sorted(marks)]
+        marks = {*(path.name for path in sysfs.entries(self._devices)), *self._journal.names()}
+        return [base.PresentDevice(mark, owners.get(mark)) for mark in sorted(filter(names.is_own_mdev, marks))]
 
     def release(self, server_uuid: str) -> None:
         """Remove every mediated device that the journal gives this server."""
@@ -117,7 +115,7 @@ class MdevDriver(base.DeviceDriver):
             except OSError as exc:
                 if exc.errno != errno.ENODEV:
                     raise base.DeviceError(f"mediated device {mark} cannot be removed: {exc.strerror}") from exc
-        (self._journal / mark).unlink(missing_ok=True)
+        self._journal.remove(mark)
 
     def _refuse(self, parent: Path, reason: str) -> None:
         if self._refused.get(parent.name) != reason:
@@ -194,7 +192,7 @@ class MdevDriver(base.DeviceDriver):
         return offer if carried.items() <= offer.items() else carried
 
     def _create(self, mark: str, entry: JournalEntry, parent: Path, type_path: Path) -> None:
-        files.write_atomically(self._journal / mark, json.dumps(entry._asdict()).encode(), mode=0o600)
+        self._journal.put(mark, entry._asdict())
         device = self._devices / mark
         if not device.exists():
             try:
@@ -210,16 +208,14 @@ class MdevDriver(base.DeviceDriver):
 
     def _entries(self) -> dict[str, JournalEntry]:
         """Return what the journal says, by the mark of the device; without entries that are damaged."""
-        entries = {path.name: _read_entry(path) for path in sysfs.entries(self._journal) if _is_ours(path)}
+        entries = {mark: _entry(record) for mark, record in self._journal.all().items() if names.is_own_mdev(mark)}
         return {mark: entry for mark, entry in entries.items() if entry is not None}
 
 
-def _read_entry(path: Path) -> JournalEntry | None:
+def _entry(record: Mapping[str, Any]) -> JournalEntry | None:
     try:
-        record = json.loads(path.read_bytes())
-        fields = {name: str(record[name]) for name in JournalEntry._fields if name in record}
-        return JournalEntry(**fields)
-    except (OSError, ValueError, TypeError):
+        return JournalEntry(**{name: str(record[name]) for name in JournalEntry._fields if name in record})
+    except TypeError:
         return None
 
 

@@ -38,8 +38,7 @@ def write(path: Path, text: str) -> None:
 
 def numa_node(function: Path) -> int | None:
     """Return the NUMA node that a PCI function is on; None when the firmware does not tell."""
-    text = read(function / "numa_node")
-    return int(text) if text is not None and text.isdecimal() else None
+    return number(function / "numa_node")
 
 
 def pci_id(path: Path) -> str | None:
@@ -48,3 +47,17 @@ def pci_id(path: Path) -> str | None:
     if text is None or not text.startswith("0x"):
         return None
     return text[2:].lower().zfill(4)
+
+
+def link_name(path: Path) -> str | None:
+    """Return the name of what a link leads to, such as a function's driver; None when there is no link."""
+    try:
+        return path.readlink().name
+    except OSError:
+        return None
+
+
+def number(path: Path) -> int | None:
+    """Return an attribute that is a number from 0 on; None when it is not there, or no number."""
+    text = read(path)
+    return int(text) if text is not None and text.isdecimal() else None

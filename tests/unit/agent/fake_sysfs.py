@@ -44,6 +44,24 @@ class FakeSysfs:
             (path / "iommu_group").symlink_to(members.parent)
         return path
 
+    def add_virtual_functions(
+        self, physical_function: str, addresses: list[str], product: str = "11e9", *, first_group: int
+    ) -> None:
+        """Give a function virtual functions, each in a group of its own."""
+        parent = self.functions / physical_function
+        vendor = (parent / "vendor").read_text().strip().removeprefix("0x")
+        for number, address in enumerate(addresses):
+            path = self.add_function(address, vendor, product, group=first_group + number)
+            (path / "physfn").symlink_to(f"../{physical_function}")
+            (parent / f"virtfn{number}").symlink_to(f"../{address}")
+        (parent / "sriov_totalvfs").write_text("16\n")
+
+    def bind(self, address: str, driver: str | None) -> None:
+        """Bind a function to a driver, or to none."""
+        (self.functions / address / "driver").unlink(missing_ok=True)
+        if driver is not None:
+            (self.functions / address / "driver").symlink_to(f"../../bus/pci/drivers/{driver}")
+
     def add_mdev_parent(
         self, path: Path, types: dict[str, int], device_api: str = "vfio-pci", *, time_sliced: bool = False
     ) -> None:

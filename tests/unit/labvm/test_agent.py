@@ -8,7 +8,7 @@ from keystoneauth1 import loading
 from labvm.agent import Neighbours
 
 from accelsched import conf as options
-from accelsched.conf.devices import pci_device_specs
+from accelsched.conf import device_spec
 
 
 def test_the_agent_takes_its_configuration_and_finds_its_neighbours_on_the_outer_machine(tmp_path: Path) -> None:
@@ -19,4 +19,5 @@ def test_the_agent_takes_its_configuration_and_finds_its_neighbours_on_the_outer
     assert conf.transport_url == "rabbit://guest:guest@10.0.2.2:5672/lab-1"
     assert loading.load_auth_from_conf_options(conf, "glance").auth_url == "http://10.0.2.2:15000/v3"
     assert conf.glance.endpoint_override == "http://10.0.2.2:19292"
-    assert pci_device_specs(conf) == [{"address": "0000:03:00.0", "resource_class": "FPGA"}]
+    (spec,) = device_spec.parse(conf)
+    assert (spec.names_one, spec.resource_class) == ("0000:03:00.0", "FPGA")

@@ -170,6 +170,7 @@ def test_our_device_without_a_journal_entry_is_nobodys_and_can_be_matched_by_its
 def test_a_damaged_journal_entry_is_nobodys(context: Any, gpu: Path) -> None:
     driver = MdevDriver(context)
     (mark,) = driver.marks(SERVER, allocation())
+    (context.state_path / "mdevs").mkdir()
     for text in ("", "[]", json.dumps({"server_uuid": "s"})):
         (context.state_path / "mdevs" / mark).write_text(text)
         assert [device.server_uuid for device in driver.present()] == [None]

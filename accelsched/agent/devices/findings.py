@@ -1,0 +1,104 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""How each device of a host can be handed out, and for each way that is closed why and what opens it. Pure: no I/O."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from accelsched.agent.devices import passthrough
+from accelsched.agent.devices.functions import Function
+from accelsched.agent.devices.passthrough import Problem, Unit
+from accelsched.conf.device_spec import DeviceSpec
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of handing a device out."""
+
+    how: str  # whole, virtual functions
+    offers: Mapping[str, int]  # amounts by resource class; empty: it is not offered
+    detail: str = ""
+    reason: str | None = None  # why it is not offered
+    remedy: str | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One device and its ways."""
+
+    device: str  # address of the PCI function
+    ids: str  # vendor and product, 10de:2230
+    kind: str
+    driver: str | None
+    numa_node: int | None
+    iommu_group: str | None
+    ways: Sequence[Way]
+
+
+def explain(
+    functions: Mapping[str, Function], specs: Sequence[DeviceSpec], taken: Collection[str] = ()
+) -> list[Finding]:
+    """Return what there is to say of every device that could be of interest, by address.
+
+    Those are GPUs, accelerators, whatever has SR-IOV, and what the operator lists.
+
+    :param functions: all of the host's, by address
+    :param specs: ``[devices] pci_device_spec``
+    :param taken: addresses of main functions that servers have
+    """
+    units, problems = passthrough.arrange(functions, specs, taken)
+    beside = {other.address for unit in units for other in unit.beside}
+    concerned = {*(unit.provider for unit in units), *(problem.provider for problem in problems)}
+    return [
+        Finding(
+            device=function.address,
+            ids=f"{function.vendor}:{function.product}",
+            kind=_kind(function),
+            driver=function.driver,
+            numa_node=function.numa_node,
+            iommu_group=function.iommu_group,
+            ways=tuple(_whole(function, units, problems)),
+        )
+        for address, function in sorted(functions.items())
+        if address in concerned or (_matters(function) and address not in beside)
+    ]
+
+
+def _matters(function: Function) -> bool:
+    return function.physical_function is None and (
+        function.is_gpu or function.is_accelerator or function.virtual_functions_max > 0
+    )
+
+
+def _kind(function: Function) -> str:
+    if function.is_gpu:
+        return "GPU"
+    if function.is_accelerator:
+        return "accelerator"
+    return "SR-IOV card" if function.virtual_functions_max else "PCI function"
+
+
+def _whole(function: Function, units: Iterable[Unit], problems: Iterable[Problem]) -> Iterator[Way]:
+    """Yield the ways of handing out a card's function itself, and its virtual ones."""
+    offered: dict[str, list[Unit]] = defaultdict(list)
+    for unit in units:
+        if unit.provider == function.address:
+            offered[unit.resource_class].append(unit)
+    for resource_class, some in sorted(offered.items()):
+        first = some[0]
+        virtual = first.main.physical_function is not None
+        with_ = ", ".join(other.address for other in first.beside)
+        detail = ", ".join(unit.main.address for unit in some) if virtual else f"with {with_}" if with_ else ""
+        yield Way("virtual functions" if virtual else "whole", {resource_class: len(some)}, detail)
+    refused = [problem for problem in problems if problem.provider == function.address]
+    for problem in refused:
+        how = "whole" if problem.address == function.address else f"virtual function {problem.address}"
+        yield Way(how, {}, reason=problem.reason, remedy=problem.remedy)
+    if not offered and not refused:
+        example = f'pci_device_spec = {{"address": "{function.address}"}}'
+        yield Way(
+            "whole", {}, reason="it is not listed in [devices] pci_device_spec", remedy=f"to hand it out: {example}"
+        )
