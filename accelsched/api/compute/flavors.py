@@ -11,9 +11,9 @@ from oslo_utils import strutils
 
 from accelsched import errors, policies
 from accelsched.api import resources
+from accelsched.api.compute import extra_specs, microversion, queries
 from accelsched.api.compute import flavor_schemas as schemas
 from accelsched.api.compute import flavor_views as views
-from accelsched.api.compute import microversion, queries
 from accelsched.compute import flavors as domain
 from accelsched.context import RequestContext
 from accelsched.policies import flavors as rules
@@ -187,7 +187,7 @@ class ExtraSpecs(_Resource):
         """Add extra specs."""
         self._require(req, rules.SPECS + "create")
         body = resources.body_of(req, schemas.EXTRA_SPECS)["extra_specs"]
-        specs = _update(self._services, flavorid, body)
+        specs = _update(self._services, flavorid, body, microversion.version_of(req))
         resp.media = {"extra_specs": {key: specs[key] for key in body}}
 
 
@@ -210,7 +210,7 @@ class ExtraSpec(_Resource):
         body = resources.body_of(req, schemas.EXTRA_SPEC)
         if list(body) != [key]:
             raise errors.InvalidError("Request body and URI mismatch")
-        resp.media = {key: _update(self._services, flavorid, body)[key]}
+        resp.media = {key: _update(self._services, flavorid, body, microversion.version_of(req))[key]}
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, flavorid: str, key: str) -> None:
         """Remove one extra spec."""
@@ -218,8 +218,11 @@ class ExtraSpec(_Resource):
         self._services.db.transact(lambda session: domain.remove_extra_spec(session, flavorid, key))
 
 
-def _update(services: Services, flavorid: str, body: dict[str, Any]) -> dict[str, str]:
+def _update(services: Services, flavorid: str, body: dict[str, Any], version: microversion.Version) -> dict[str, str]:
     specs = {key: str(value) for key, value in body.items()}
+    if version.minor >= 86:
+        for key, value in specs.items():
+            extra_specs.check(key, value)
 
     def write(session: Any) -> dict[str, str]:
         updated = domain.update_extra_specs(session, flavorid, specs)

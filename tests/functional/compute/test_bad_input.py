@@ -177,3 +177,14 @@ def test_strange_headers(api):
     ]:
         response = api.at(value).get(f"{C}/servers")
         assert response.status_code in (200, 400, 406)
+
+
+def test_extra_specs_are_checked_as_in_2_86_from_there_on(api, flavor):
+    path, sloppy = f"{C}/flavors/{flavor}/os-extra_specs", {"extra_specs": {"hw:cpu_polcy": "dedicated", "ssd": "1"}}
+    assert_is_novas_fault(api.post(path, json=sloppy, headers={"OpenStack-API-Version": "compute 2.86"}))
+    one = {"quota:cpu_shares": "many"}
+    assert_is_novas_fault(
+        api.put(f"{path}/quota:cpu_shares", json=one, headers={"OpenStack-API-Version": "compute 2.86"})
+    )
+    assert api.get(path).json()["extra_specs"] == {"resources:VGPU": "1"}
+    assert api.post(path, json=sloppy, headers={"OpenStack-API-Version": "compute 2.85"}).status_code == 200
