@@ -102,6 +102,28 @@ def pci_class(vendor: str, product: str) -> str:
     return custom(f"PCI_{vendor}_{product}")
 
 
+def fpga_vendor_trait(vendor: str) -> str:
+    """Return the trait of FPGA regions on cards of a vendor, e.g. ``CUSTOM_FPGA_INTEL``."""
+    return custom(f"FPGA_{vendor}")
+
+
+def fpga_region_trait(vendor: str, interface_id: str) -> str:
+    """Return the trait of FPGA regions with an interface, which a bitstream is made for.
+
+    :param interface_id: a uuid, e.g. to ``CUSTOM_FPGA_REGION_ID_INTEL_9926AB6D_6C92_5A68_AABC_A7D84C545738``
+    """
+    return custom(f"FPGA_REGION_ID_{vendor}_{interface_id}")
+
+
+def fpga_function_trait(vendor: str, function_id: str) -> str:
+    """Return the trait of FPGA regions that have a function, ``CUSTOM_FPGA_FUNCTION_ID_<vendor>_<uuid>``."""
+    return custom(f"FPGA_FUNCTION_ID_{vendor}_{function_id}")
+
+
+FPGA_NOT_SCRUBBED = "CUSTOM_FPGA_NOT_SCRUBBED"
+"""Trait of FPGA regions that still hold what a former server left there, because scrubbing them failed."""
+
+
 def pci_provider(host: str, address: str) -> str:
     """Return the name of the resource provider of a PCI function.
 

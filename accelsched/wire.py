@@ -194,6 +194,26 @@ class Fault(TypedDict):
     details: str  # for the operator
 
 
+class Programming(TypedDict):
+    """The programming of one FPGA region for a server, as far as it is.
+
+    ``looking up``: which image it is; ``downloading``; ``programming``: an executable does; then ``programmed``,
+    ``skipped``: the function was there already, or ``failed``.
+    """
+
+    uuid: str  # of this job: the agent's word for it, kept across its restarts
+    provider_uuid: str  # the region
+    provider_name: str
+    wanted: str  # bitstream_id=UUID or function_id=UUID, as the flavor says
+    image_id: str | None  # None: not known yet
+    function_id: str | None  # what the region has then, as far as the image or the bitstream says
+    state: Literal["looking up", "downloading", "programming", "programmed", "skipped", "failed"]
+    percent: int  # of the bitstream that is downloaded
+    fault: Fault | None
+    started_at: str  # ISO 8601, UTC
+    finished_at: str | None
+
+
 class Observation(TypedDict):
     """What the agent saw of one server.
 
@@ -212,3 +232,4 @@ class Observation(TypedDict):
     order: NotRequired[int]  # number of the last order that was carried out, or tried
     order_fault: NotRequired[Fault | None]  # why that did not work
     snapshot: NotRequired[Literal["image_pending_upload", "image_uploading"]]  # how far the order after that is
+    programming: NotRequired[list[Programming]]  # what was done about it since the agent was started

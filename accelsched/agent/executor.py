@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import threading
 import traceback
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Literal, cast
 
@@ -17,11 +18,12 @@ from accelsched.agent import plan
 from accelsched.agent.host import Host
 from accelsched.agent.reporter import Reporter
 from accelsched.agent.virt.base import NO_ORDER, CarriedOut, InterruptedBuildError, Progress
-from accelsched.agent.workers import Workers
+from accelsched.agent.workers import Key, Workers
 from accelsched.failpoints import Point, reach
 
 LOG = log.getLogger(__name__)
 
+Told = Callable[[str], None]
 SnapshotStep = Literal["image_pending_upload", "image_uploading"]  # as in wire.Observation
 
 # How a server is that has obeyed.
@@ -48,6 +50,8 @@ class Executor:
         self._look_again = look_again
         self._lock = threading.Lock()
         self._logged: set[tuple[str, str, str]] = set()  # failed removals that were logged
+        # What was done about servers' FPGA regions, by job: told with whatever is told of the server after that.
+        self._programming: defaultdict[Key, dict[str, wire.Programming]] = defaultdict(dict)
 
     def act(self, host: Host, action: plan.Action) -> None:
         """Start an action; what is being worked on already is left alone."""
@@ -118,12 +122,33 @@ class Executor:
             seen |= {"order": order.number, "order_fault": order.fault}
         if snapshot is not None:
             seen["snapshot"] = snapshot
+        with self._lock:
+            if jobs := self._programming.get((host.name, server_uuid)):
+                seen["programming"] = list(jobs.values())
+            if state == "gone":
+                self._programming.pop((host.name, server_uuid), None)
         self._reporter.observe(seen)
+
+    def _progress(self, host: Host, assignment: wire.Assignment, cancelled: threading.Event, told: Told) -> Progress:
+        """Return how an action tells how far it is.
+
+        :param told: called with what is done next
+        """
+        server_uuid = assignment["server_uuid"]
+
+        def programming(job: wire.Programming) -> None:
+            with self._lock:
+                self._programming[host.name, server_uuid][job["uuid"]] = job
+            # A server that was built before stays what it was while it is building.
+            detail = f"{job['state']} a bitstream for {job['provider_name']}"
+            self._observe(host, server_uuid, "building", detail, incarnation=assignment.get("incarnation", 1))
+
+        return Progress(told, cancelled, programming)
 
     def _build(self, host: Host, assignment: wire.Assignment, cancelled: threading.Event) -> None:
         server_uuid = assignment["server_uuid"]
         observe = functools.partial(self._observe, host, server_uuid, incarnation=assignment.get("incarnation", 1))
-        progress = Progress(lambda detail: observe("building", detail), cancelled)
+        progress = self._progress(host, assignment, cancelled, lambda detail: observe("building", detail))
         try:
             host.build(assignment, progress)
         except InterruptedBuildError:
@@ -147,7 +172,7 @@ class Executor:
         server_uuid = assignment["server_uuid"]
         observe = functools.partial(self._observe, host, server_uuid, incarnation=assignment.get("incarnation", 1))
         try:
-            host.build(assignment, Progress(lambda _detail: None, cancelled))
+            host.build(assignment, self._progress(host, assignment, cancelled, lambda _detail: None))
         except InterruptedBuildError:
             return
         except Exception as exc:  # tried again at the next comparison; the owner's disk is never removed for it
@@ -169,7 +194,7 @@ class Executor:
                 self._observe(host, server_uuid, _STATES[order["power"]], incarnation=incarnation, snapshot=step)
 
         try:
-            host.obey(assignment, Progress(told, cancelled))
+            host.obey(assignment, self._progress(host, assignment, cancelled, told))
         except InterruptedBuildError:
             return
         except errors.UnavailableError as exc:

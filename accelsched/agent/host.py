@@ -118,6 +118,7 @@ class Host:
         for allocation in assignment["devices"]:
             if allocation["provider_uuid"] != self.node_uuid:
                 driver = self._driver_of(allocation["provider_name"])
+                driver.program(assignment, allocation, progress)
                 attachments += driver.prepare(assignment["server_uuid"], allocation)
         reach(Point.AGENT_DEVICES_PREPARED)
         self.virt.build(assignment, attachments, progress)

@@ -7,8 +7,11 @@ https://docs.openstack.org/api-ref/image/v2/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import hashlib
+import hmac
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +28,22 @@ _CONNECT_TIMEOUT_S = 10.0
 _CHUNK_BYTES = 1 << 20
 
 
+class ImageError(errors.AccelschedError):
+    """An image is too large, or not what its checksum says; the text is fit for the server's owner."""
+
+
 @dataclass(frozen=True)
 class Image:
-    """What identifies the contents of an image."""
+    """What identifies the contents of an image, and what is said of it."""
 
     id: str
     disk_format: str
     size: int  # bytes; 0 when Glance does not say
     hash_algorithm: str | None  # name as hashlib knows it
     hash_value: str | None  # hexadecimal
+    owner: str | None = None  # project
+    public: bool = False
+    properties: Mapping[str, str] = field(default_factory=dict)  # those that Glance gives no meaning to, and others
 
 
 class ImageClient:
@@ -51,14 +61,65 @@ class ImageClient:
         :raises accelsched.errors.NotFoundError: when there is none
         :raises accelsched.errors.UnavailableError: when Glance does not answer
         """
-        body = self._get(f"/images/{image_id}", stream=False).json()
-        return Image(
-            id=image_id,
-            disk_format=str(body.get("disk_format") or "raw"),
-            size=int(body.get("size") or 0),
-            hash_algorithm=body.get("os_hash_algo"),
-            hash_value=body.get("os_hash_value"),
-        )
+        return _image({"id": image_id, **self._get(f"/images/{image_id}", stream=False).json()})
+
+    def find(self, name: str, value: str) -> list[Image]:
+        """Return the images with a property, as far as one page of Glance's has them.
+
+        :param name: of the property
+        :raises accelsched.errors.UnavailableError: when Glance does not answer
+        """
+        body = self._request("GET", "/images", params={name: value, "status": "active"}).json()
+        return [_image(image) for image in body["images"]]
+
+    def save(
+        self,
+        image: Image,
+        path: Path,
+        max_bytes: int,
+        check: Callable[[], None],
+        received: Callable[[int], None] = lambda _bytes: None,
+    ) -> None:
+        """Write the contents of an image to a file, and check them; a download that breaks is begun again.
+
+        :param check: called between chunks; what it raises ends the download
+        :param received: called between chunks with the number of bytes that are there
+        :raises ImageError: when it is too large, or not what its checksum says
+        :raises accelsched.errors.NotFoundError: when there is no such image or it has no contents
+        :raises accelsched.errors.UnavailableError: when Glance does not answer
+        """
+        for attempt in self.retrying():
+            with attempt:
+                self._save_once(image, path, max_bytes, check, received)
+
+    def _save_once(
+        self,
+        image: Image,
+        path: Path,
+        max_bytes: int,
+        check: Callable[[], None],
+        received: Callable[[int], None],
+    ) -> None:
+        limit = min(image.size or max_bytes, max_bytes)
+        if image.size > max_bytes:
+            raise ImageError(f"image {image.id} has {image.size} bytes, more than the {max_bytes} it may have")
+        digest, there = _digest(image), 0
+        with path.open("wb") as file:
+            for chunk in self.download(image.id):
+                check()
+                there += len(chunk)
+                if there > limit:
+                    raise ImageError(f"image {image.id} is larger than the {limit} bytes it may have")
+                file.write(chunk)
+                if digest is not None:
+                    digest.update(chunk)
+                received(there)
+            file.flush()
+            os.fsync(file.fileno())
+        if there < image.size:
+            raise errors.UnavailableError(f"Glance sent {there} of {image.size} bytes of image {image.id}")
+        if digest is not None and not hmac.compare_digest(digest.hexdigest(), (image.hash_value or "").lower()):
+            raise ImageError(f"image {image.id} is not what its {image.hash_algorithm} checksum says")
 
     def download(self, image_id: str) -> Iterator[bytes]:
         """Yield the contents of an image.
@@ -147,6 +208,28 @@ class ImageClient:
             adapter.service_type = adapter.service_type or "image"
             self._adapter = adapter
         return self._adapter
+
+
+def _image(body: Mapping[str, Any]) -> Image:
+    return Image(
+        id=str(body["id"]),
+        disk_format=str(body.get("disk_format") or "raw"),
+        size=int(body.get("size") or 0),
+        hash_algorithm=body.get("os_hash_algo"),
+        hash_value=body.get("os_hash_value"),
+        owner=body.get("owner"),
+        public=body.get("visibility") == "public",
+        properties={name: value for name, value in body.items() if isinstance(value, str)},
+    )
+
+
+def _digest(image: Image) -> Any:
+    if not image.hash_algorithm or not image.hash_value:
+        return None
+    try:
+        return hashlib.new(image.hash_algorithm)
+    except ValueError as exc:
+        raise ImageError(f"image {image.id} has a checksum of unknown kind {image.hash_algorithm!r}") from exc
 
 
 def _chunks(path: Path, check: Callable[[], None]) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accelsched import wire
-from accelsched.compute import hosts, moving, orders, rebuilding, shelving, states
+from accelsched.compute import hosts, moving, orders, programming, rebuilding, shelving, states
 from accelsched.db import instance_actions
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Migration, Server, as_iso
@@ -99,6 +99,7 @@ def observe(session: Session, seen: wire.Observation, max_attempts: int) -> Outc
         return None
     server.updated_at = utcnow()
     server.detail = seen["detail"][:255]
+    programming.observed(session, server, seen)
     if server.desired != "active":
         return _left(session, server) if seen["state"] == "gone" else None
     migration = moving.of(session, server)
@@ -142,6 +143,7 @@ def _stays(session: Session, server: Server, seen: wire.Observation, max_attempt
 
 def _left(session: Session, server: Server) -> Literal["gone"] | Moved:
     """Take over that nothing is left of a server on a host that it was to leave."""
+    programming.abandon(session, server)
     if server.desired == "shelved":
         shelving.off_host(session, server)
         return "gone"

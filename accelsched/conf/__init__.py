@@ -20,6 +20,7 @@ from accelsched.conf import (
     compute,
     devices,
     filter_scheduler,
+    fpga,
     glance,
     libvirt,
     metrics,
@@ -37,6 +38,7 @@ _MODULES = (
     compute,
     devices,
     filter_scheduler,
+    fpga,
     glance,
     libvirt,
     metrics,
@@ -101,6 +103,7 @@ def parse(
     compute.check(conf)
     devices.check(conf)
     filter_scheduler.check(conf)
+    fpga.check(conf)
     metrics.check(conf)
     pci.check(conf)
 

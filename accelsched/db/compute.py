@@ -301,6 +301,22 @@ class InstanceAction(Base):
     fault: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # wire.Fault; None: it went well
 
 
+class ProgrammingJob(Base):
+    """The programming of an FPGA region for a server, as its agent told it."""
+
+    __tablename__ = "programming_jobs"
+    __table_args__ = TABLE_ARGS
+
+    id: Mapped[id_key]
+    uuid: Mapped[uuid_text] = mapped_column(unique=True)
+    server_id: Mapped[int] = mapped_column(ForeignKey("servers.id"), index=True)
+    host: Mapped[name_text]
+    state: Mapped[str] = mapped_column(String(16))  # as wire.Programming
+    told: Mapped[dict[str, Any]] = mapped_column(JSON)  # wire.Programming
+    created_at: Mapped[moment] = mapped_column(default=utcnow)
+    updated_at: Mapped[moment] = mapped_column(default=utcnow)
+
+
 class Request(Base):
     """One create call: one or many servers alike, placed together. Or a server that is to move to another host."""
 

@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import argparse
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from osc_lib.command import command
+
+from accelsched.osc import servers
 
 _RAW_FORMATS = frozenset({"json", "yaml"})
 _TOP = 5
@@ -22,29 +23,19 @@ class ExplainServer(command.ShowOne):
         """Return the command's parser."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.epilog = "Example: openstack accel server explain my-server"
-        parser.add_argument("server", metavar="<server>", help="Server (name or ID)")
+        servers.add_argument(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Sequence[Any]]:
         """Ask the service; render for reading, or hand out as it is for -f json and yaml."""
         manager: Any = self.app.client_manager
-        server_id = parsed_args.server
-        if not _is_uuid(server_id):
-            server_id = manager.compute.find_server(server_id, ignore_missing=False).id
+        server_id = servers.find(manager, parsed_args.server)
         response = manager.accelsched.get(f"/servers/{server_id}/explanation")
         told = response.json()["explanation"]
         if parsed_args.formatter in _RAW_FORMATS:
             return tuple(told), tuple(told.values())
         rows = readable(told)
         return tuple(rows), tuple(rows.values())
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        uuid.UUID(text)
-    except ValueError:
-        return False
-    return True
 
 
 def readable(told: Mapping[str, Any]) -> dict[str, str]:

@@ -32,6 +32,18 @@ RULES = [
         ("GET", "/v1/servers/{server_id}/explanation"),
     ),
     rule(
+        "accelsched:servers:programming",
+        PROJECT_READER_OR_ADMIN,
+        "Show how far the programming of a server's FPGA regions is, and how it went",
+        ("GET", "/v1/servers/{server_id}/programming"),
+    ),
+    rule(
+        "accelsched:servers:programming:hosts",
+        ADMIN,
+        "Show hosts and regions by name in it, and what executables said",
+        ("GET", "/v1/servers/{server_id}/programming"),
+    ),
+    rule(
         "accelsched:capacity_rules:show",
         ADMIN,
         "Show how the classes of a resource provider share it",

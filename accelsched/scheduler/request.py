@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from accelsched import errors, wire
+from accelsched import bitstreams, errors, wire
 from accelsched.conf.pci import Alias
 from accelsched.placement.candidates import CandidateQuery, RequestGroup
 from accelsched.scheduler import pci as pci_devices
@@ -202,6 +202,7 @@ def _groups(
         if key in extra_specs:
             raise errors.InvalidError(f"extra spec {key}: {why}")
     _policy(extra_specs)
+    bitstreams.asked(extra_specs)
     resources: dict[str, dict[str, int]] = defaultdict(dict)
     required: dict[str, set[str]] = defaultdict(set)
     forbidden: dict[str, set[str]] = defaultdict(set)

@@ -8,6 +8,7 @@ import hashlib
 import http.server
 import json
 import threading
+import urllib.parse
 import uuid
 from typing import Any
 
@@ -28,7 +29,13 @@ class ImageService:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                parts = self.path.strip("/").split("/")
+                path, _, query = self.path.partition("?")
+                parts = path.strip("/").split("/")
+                if parts == ["v2", "images"]:
+                    wanted = dict(urllib.parse.parse_qsl(query))
+                    records = [record for record, _ in service.images.values() if wanted.items() <= record.items()]
+                    self._answer(200, json.dumps({"images": records}).encode())
+                    return
                 record, data = (
                     service.images.get(parts[2], (None, b"")) if parts[:2] == ["v2", "images"] else (None, b"")
                 )
@@ -86,7 +93,8 @@ class ImageService:
             "os_hash_algo": "sha512",
             "os_hash_value": hashlib.sha512(data).hexdigest(),
         }
-        self.images[image_id] = (record, data)
+        # Glance shows properties beside what it says itself.
+        self.images[image_id] = (record | {"visibility": "public"} | properties, data)
         return {
             "id": image_id,
             "name": "test image",

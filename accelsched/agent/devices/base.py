@@ -8,12 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from oslo_config import cfg
 
-from accelsched import errors, names, wire
+from accelsched import bitstreams, errors, names, wire
 from accelsched.conf import devices
+
+if TYPE_CHECKING:
+    from accelsched.agent.virt.base import Progress
 
 
 class DeviceError(errors.AccelschedError):
@@ -89,6 +92,15 @@ class DeviceDriver(ABC):
     @abstractmethod
     def discover(self) -> list[Device]:
         """Return the devices there are now; what is wrong with one never hides the others."""
+
+    def program(self, assignment: wire.Assignment, allocation: wire.DeviceAllocation, progress: Progress) -> None:
+        """Have the function in the device that the flavor names for it; called before :meth:`prepare`.
+
+        :raises DeviceError: when it cannot be done, as drivers of what cannot be programmed do if it is asked for
+        :raises accelsched.agent.virt.base.InterruptedBuildError: when told to stop
+        """
+        if allocation["group"] in bitstreams.asked(assignment["flavor"]["extra_specs"]):
+            raise DeviceError(f"{allocation['provider_name']} cannot be programmed by the driver that hands it out")
 
     @abstractmethod
     def prepare(self, server_uuid: str, allocation: wire.DeviceAllocation) -> list[Attachment]:

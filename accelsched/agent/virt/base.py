@@ -100,9 +100,18 @@ def rescue_image(assignment: wire.Assignment) -> wire.ImageSpec | None:
 class Progress:
     """How a long action says what it does, and learns that it should stop."""
 
-    def __init__(self, report: Callable[[str], None], cancelled: threading.Event) -> None:
+    def __init__(
+        self,
+        report: Callable[[str], None],
+        cancelled: threading.Event,
+        programming: Callable[[wire.Programming], None] = lambda _job: None,
+    ) -> None:
+        """
+        :param programming: called with an FPGA region's programming whenever it is further
+        """
         self._report = report
         self.cancelled = cancelled
+        self.programming = programming
 
     def step(self, detail: str) -> None:
         """Say what is done next.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import falcon
 
 from accelsched.api import faults, resources
-from accelsched.api.operator import capacity_rules, explanations, pictures, placements, versions
+from accelsched.api.operator import capacity_rules, explanations, pictures, placements, programming, versions
 from accelsched.compute import images
 
 if TYPE_CHECKING:
@@ -32,5 +32,6 @@ def create(services: Services) -> resources.App:
     app.add_route("/placements:simulate", placements.Simulation(services, images.Images(services.conf)))
     app.add_route("/resource_providers/{uuid}/capacity_rule", capacity_rules.CapacityRule(services))
     app.add_route("/servers/{uuid}/explanation", explanations.Explanation(services))
+    app.add_route("/servers/{uuid}/programming", programming.Programming(services))
     resources.answer_errors(app, faults.coded_errors_list)
     return app

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fpga_cards
 import patience
 import pytest
 import requests
@@ -67,6 +68,8 @@ def cloud(start_service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     glance = Glance(directory, keystone, http.free_port())
     port = http.free_port()
     url = f"http://127.0.0.1:{port}"
+    fpga_cards.add_dfl_card(directory / "sys")
+    (directory / "blank.gbs").write_bytes(fpga_cards.gbs(fpga_cards.BLANK))
     try:
         keystone.start()
         glance.start()
@@ -85,7 +88,13 @@ def cloud(start_service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
             "accelsched-standalone",
             {
                 "api": {"auth_strategy": "keystone"},
-                "agent": {"host": "sim-host", "virt_driver": "simulated", "device_drivers": "simulated"},
+                "agent": {"host": "sim-host", "virt_driver": "simulated", "device_drivers": "simulated,dfl"},
+                "devices": {"sysfs_root": directory / "sys"},
+                "fpga": {
+                    "opae_path": fpga_cards.install(directory),
+                    "settle_timeout": 0,
+                    "blank_bitstreams": f"{fpga_cards.INTERFACE}:{directory / 'blank.gbs'}",
+                },
                 "scheduler": {"poll_interval": 0.2},
                 "keystone_authtoken": {**credentials, "www_authenticate_uri": keystone.url},
                 "glance": credentials,
@@ -276,6 +285,38 @@ def test_a_user_puts_a_server_on_the_shelf_and_takes_it_down_again(cloud: Cloud)
     users.image.delete_image(next(users.image.images(name="seldom-shelved")))
     assert "its disk is lost" in cloud.run("server", "unshelve", "seldom", cloud=user, expect=1)
     cloud.run("server", "delete", "--wait", "seldom", cloud=user)
+
+
+def test_an_fpga_is_programmed_from_glance_before_its_user_has_it_and_scrubbed_after(cloud: Cloud) -> None:
+    operator, user = cloud.sdk("accelsched"), "accelsched-demo"
+    said = {"accel:function_id": fpga_cards.FUNCTION, "accel:interface_id": fpga_cards.INTERFACE}
+    image = operator.image.create_image(
+        **{"name": "nlb0", "visibility": "public", "disk_format": "raw", "container_format": "bare"},
+        **{"data": fpga_cards.gbs(), "allow_duplicates": True, **said},
+    )
+    flavor = operator.compute.create_flavor(name="nlb0", ram=64, vcpus=1, disk=0)
+    wanted = {"accel:function_id": fpga_cards.FUNCTION, "trait:CUSTOM_FPGA_INTEL": "required", "resources:FPGA": "1"}
+    operator.compute.create_flavor_extra_specs(flavor, wanted)
+    (afu_id,) = (cloud.directory / "sys").glob("devices/*/*/fpga_region/*/dfl-port.0/afu_id")
+
+    create = ("server", "create", "--flavor", "nlb0", "--image", "guest", "--nic", "none")
+    cloud.run(*create, "--wait", "fast", cloud=user)
+    assert afu_id.read_text().strip() == fpga_cards.FUNCTION.replace("-", "")
+    (job,) = cloud.json("accel", "server", "programming", "list", "fast", cloud=user)
+    assert (job["State"], job["Image"], job["Function"]) == ("programmed", image.id, fpga_cards.FUNCTION)
+    cloud.run("server", "delete", "--wait", "fast", cloud=user)
+    assert afu_id.read_text().strip() == fpga_cards.BLANK.replace("-", "")
+
+    fpga_cards.write(cloud.directory / "sys/mood", "fail")
+    failed = cloud.json(*create, "unlucky", cloud=user)["id"]
+    demo = cloud.sdk(user)
+    server = patience.wait(lambda: (one := demo.compute.get_server(failed)).status == "ERROR" and one)
+    assert server.fault["message"] == "fpgaconf failed with exit status 1"
+    assert [row["State"] for row in cloud.json("accel", "server", "programming", "list", failed)] == ["failed"]
+    (region,) = operator.placement.resource_providers(name="sim-host_pci_0000_3b_00_0")
+    kept = f"/resource_providers/{region.id}/inventories"
+    patience.wait(lambda: operator.placement.get(kept).json()["inventories"]["FPGA"]["reserved"] == 1)
+    demo.compute.delete_server(failed)
 
 
 def test_a_user_keeps_key_pairs_and_gives_one_to_a_server(cloud: Cloud) -> None:

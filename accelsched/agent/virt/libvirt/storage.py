@@ -4,10 +4,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
-import os
 import re
 import subprocess
 import threading
@@ -19,7 +16,7 @@ from oslo_utils.imageutils import format_inspector
 
 from accelsched import errors
 from accelsched.agent import files
-from accelsched.agent.images import Image, ImageClient
+from accelsched.agent.images import Image, ImageClient, ImageError
 from accelsched.agent.virt.base import BuildError, SnapshotError
 
 GIB = 1 << 30
@@ -84,38 +81,17 @@ class ImageCache:
     def _download(self, image: Image, path: Path, check: Callable[[], None]) -> None:
         partial = path.with_name(f"{path.name}{_PARTIAL}")
         try:
-            for attempt in self._client.retrying():
-                with attempt:
-                    self._download_once(image, partial, check)
+            self._client.save(image, partial, self._max_bytes, check)
             verify_format(partial, image.disk_format)
         except BaseException as exc:
             partial.unlink(missing_ok=True)
             if isinstance(exc, errors.UnavailableError):
                 raise BuildError(f"image {image.id} could not be downloaded") from exc
+            if isinstance(exc, ImageError):
+                raise BuildError(str(exc)) from exc.__cause__
             raise
         partial.replace(path)
         files.sync_directory(path.parent)
-
-    def _download_once(self, image: Image, partial: Path, check: Callable[[], None]) -> None:
-        limit = min(image.size or self._max_bytes, self._max_bytes)
-        if image.size > self._max_bytes:
-            raise BuildError(f"image {image.id} has {image.size} bytes, more than [glance] max_image_bytes")
-        digest, received = _digest(image), 0
-        with partial.open("wb") as file:
-            for chunk in self._client.download(image.id):
-                check()
-                received += len(chunk)
-                if received > limit:
-                    raise BuildError(f"image {image.id} is larger than the {limit} bytes it may have")
-                file.write(chunk)
-                if digest is not None:
-                    digest.update(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        if received < image.size:
-            raise errors.UnavailableError(f"Glance sent {received} of {image.size} bytes of image {image.id}")
-        if digest is not None and not hmac.compare_digest(digest.hexdigest(), (image.hash_value or "").lower()):
-            raise BuildError(f"image {image.id} is not what its {image.hash_algorithm} checksum says")
 
 
 def verify_format(path: Path, disk_format: str) -> None:
@@ -201,15 +177,6 @@ def flatten(disk: Path, target: Path, check: Callable[[], None]) -> None:
             raise
     if process.returncode != 0:
         raise SnapshotError("the disk could not be copied") from errors.AccelschedError(said.strip())
-
-
-def _digest(image: Image) -> Any:
-    if not image.hash_algorithm or not image.hash_value:
-        return None
-    try:
-        return hashlib.new(image.hash_algorithm)
-    except ValueError as exc:
-        raise BuildError(f"image {image.id} has a checksum of unknown kind {image.hash_algorithm!r}") from exc
 
 
 def _file_name(image_id: str) -> str:

@@ -1,0 +1,117 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Intel's cards with a Device Feature List, programmed by OPAE.
+
+Kernel interface: Documentation/fpga/dfl.rst, ABI/testing/sysfs-class-fpga-region, sysfs-platform-dfl-fme and
+sysfs-platform-dfl-port. A card's management engine (FME) is reached through its physical function; the port to its
+region, and what a server is given, is the virtual function where there is one, else the physical one. Cards have one
+port; one with more is not offered, since OPAE's executables do not say which they program.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from oslo_config import cfg
+from oslo_log import log
+
+from accelsched import names
+from accelsched.agent.devices import sysfs
+from accelsched.agent.devices.fpga import executables
+from accelsched.agent.devices.fpga.cards import Cards, Label, Region
+from accelsched.bitstreams import uuid_of
+
+LOG = log.getLogger(__name__)
+
+# How a green bitstream (.gbs) begins; the length of its JSON follows in four bytes, the lowest first.
+_GBS_MAGIC = bytes.fromhex("58656f6e46504741b747425376303031")
+_JSON_MAX = 1 << 20
+
+
+class DflCards(Cards):
+    """Cards that the kernel's dfl-pci driver serves."""
+
+    vendor = "INTEL"
+    vendor_id = "8086"
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self._options = conf.fpga
+        self._sysfs = Path(conf.devices.sysfs_root)
+        self._refused: dict[str, str] = {}  # by address: the reason that was logged
+
+    def regions(self) -> list[Region]:
+        """Return the region of each card."""
+        found = []
+        for container in sysfs.entries(self._sysfs / "class/fpga_region"):
+            function = container.resolve().parent.parent
+            if not names.is_pci_address(function.name) or not list(container.glob("dfl-fme.*")):
+                continue  # a region within the management engine, or a virtual function's container
+            region, reason = self._region(container, function)
+            if region is not None:
+                found.append(region)
+            if reason and self._refused.get(function.name) != reason:
+                LOG.warning("FPGA card %s is not offered: %s", function.name, reason)
+            self._refused[function.name] = reason
+        return found
+
+    def _region(self, container: Path, function: Path) -> tuple[Region | None, str]:
+        """Return the region of a card, or why there is none."""
+        ports = [sysfs.read(path) for path in container.glob("dfl-fme.*/ports_num")]
+        if ports != ["1"]:
+            return None, f"it has {ports[0] if ports else 'no'} ports; cards with one are supported"
+        ids = [sysfs.read(path) for path in container.glob("dfl-fme.*/dfl-fme-region.*/fpga_region/region*/compat_id")]
+        interface_id = uuid_of(ids[0]) if ids else None
+        product = sysfs.pci_id(function / "device")
+        if interface_id is None or product is None:
+            return None, "its region tells no compat_id; is dfl_fme_region loaded?"
+        handed_out = (function / "virtfn0").resolve() if (function / "virtfn0").exists() else function
+        if not names.is_pci_address(handed_out.name):
+            return None, f"{handed_out.name!r} is not a PCI address"
+        if not (handed_out / "iommu_group").exists():
+            return None, f"{handed_out.name} has no IOMMU group (is the IOMMU enabled in firmware and kernel?)"
+        return Region(
+            address=handed_out.name,
+            management=function.name,
+            product=product,
+            interface_id=interface_id,
+            function_id=self._function(handed_out),
+            numa_node=sysfs.numa_node(function),
+        ), ""
+
+    def function_of(self, region: Region) -> str | None:
+        """Read the port's afu_id."""
+        return self._function(self._sysfs / "bus/pci/devices" / region.address)
+
+    @staticmethod
+    def _function(function: Path) -> str | None:
+        ids = [uuid_of(sysfs.read(path)) for path in function.glob("fpga_region/region*/dfl-port.*/afu_id")]
+        return ids[0] if ids else None
+
+    def program(self, region: Region, bitstream: Path, lock: Path) -> None:
+        """Run fpgaconf, or fpgasupdate."""
+        tool = self._options.opae_tool
+        if tool == "fpgaconf":
+            domain, bus, rest = region.management.split(":")
+            device, function = rest.split(".")
+            where = ["--segment", f"0x{domain}", "--bus", f"0x{bus}"]
+            where += ["--device", f"0x{device}", "--function", f"0x{function}"]
+            arguments = [*where, str(bitstream)]
+        else:
+            arguments = [str(bitstream), region.management]
+        executables.run(Path(self._options.opae_path) / tool, arguments, self._options.program_timeout, lock=lock)
+
+    @staticmethod
+    def label(bitstream: Path) -> Label:
+        """Read the JSON at the beginning of a .gbs file."""
+        with bitstream.open("rb") as file:
+            if file.read(len(_GBS_MAGIC)) != _GBS_MAGIC:
+                return Label(None, None)
+            length = int.from_bytes(file.read(4), "little")
+            text = file.read(min(length, _JSON_MAX))
+        try:
+            image = json.loads(text)["afu-image"]
+            functions = [uuid_of(cluster["accelerator-type-uuid"]) for cluster in image["accelerator-clusters"]]
+            return Label(uuid_of(image.get("interface-uuid")), functions[0] if functions else None)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return Label(None, None)
