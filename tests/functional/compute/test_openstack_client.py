@@ -88,7 +88,12 @@ def cloud(start_service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
             "accelsched-standalone",
             {
                 "api": {"auth_strategy": "keystone"},
-                "agent": {"host": "sim-host", "virt_driver": "simulated", "device_drivers": "simulated,dfl"},
+                "agent": {
+                    "host": "sim-host",
+                    "virt_driver": "simulated",
+                    "device_drivers": "simulated,dfl",
+                    "report_interval": 1,
+                },
                 "devices": {"sysfs_root": directory / "sys"},
                 "fpga": {
                     "opae_path": fpga_cards.install(directory),
@@ -311,7 +316,7 @@ def test_an_fpga_is_programmed_from_glance_before_its_user_has_it_and_scrubbed_a
     failed = cloud.json(*create, "unlucky", cloud=user)["id"]
     demo = cloud.sdk(user)
     server = patience.wait(lambda: (one := demo.compute.get_server(failed)).status == "ERROR" and one)
-    assert server.fault["message"] == "fpgaconf failed with exit status 1"
+    assert server.fault["message"].endswith("Builds failed on sim-host. The last: fpgaconf failed with exit status 1")
     assert [row["State"] for row in cloud.json("accel", "server", "programming", "list", failed)] == ["failed"]
     (region,) = operator.placement.resource_providers(name="sim-host_pci_0000_3b_00_0")
     kept = f"/resource_providers/{region.id}/inventories"
