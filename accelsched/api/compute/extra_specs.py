@@ -131,7 +131,11 @@ _WITH_PARTS = (
 _BARE: dict[str, Check] = {"group_policy": _one_of("isolate", "none"), "hide_hypervisor_id": _flag}
 # By namespace what may follow its colon; both are regular expressions of the whole.
 _NAMESPACES: dict[str, Mapping[str, Check]] = {
-    "accel": {"device_profile": _anything},
+    "accel": {
+        "device_profile": _anything,
+        # Nova has these in Cyborg's profiles only; the scheduler's part of the checks knows what they may say.
+        "bitstream_id|function_id": _anything,
+    },
     "aggregate_instance_extra_specs": {".+": _anything},
     "capabilities": {"|".join(_CAPABILITIES): _anything, rf"({'|'.join(_WITH_PARTS)})(:\w+)*": _anything},
     "hw": _HW,

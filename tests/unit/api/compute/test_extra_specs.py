@@ -17,6 +17,7 @@ from accelsched.api.compute import extra_specs
     [
         *("resources:VGPU=1", "resources_gpu-1:CUSTOM_FPGA_A10=2", "trait1:HW_CPU_X86_VMX=required"),
         *("trait:CUSTOM_FAST=forbidden", "group_policy=isolate", "hide_hypervisor_id=yes", "accel:device_profile=any"),
+        *("accel:function_id=any", "accel1:bitstream_id=any"),
         *("hw:cpu_policy=dedicated", "hw:cpu_dedicated_mask=^0-1", "hw:numa_cpus.0=0-3,^2", "hw:numa_mem.12=512"),
         *("hw:mem_page_size=large", "hw:mem_page_size=1GiB", "hw:mem_page_size=2048", "hw:cpu_max_sockets=2"),
         *(
@@ -44,7 +45,7 @@ def test_what_nova_has_and_what_is_not_novas_is_let_pass(spec: str) -> None:
         ("resources:=1", "does not appear to be a valid extra spec"),
         ("resources1:custom_a=1", "does not appear to be a valid extra spec"),
         ("trait:HW_CPU_X86_NOSUCH=required", "does not appear to be a valid extra spec"),
-        ("accel:bitstream_id=1", "does not appear to be a valid extra spec"),
+        ("accel:bitstream=1", "does not appear to be a valid extra spec"),
         ("hw:numa_cpus.a=0", "does not appear to be a valid extra spec"),
         ("capabilities:free_ram_mb:deep=1", "does not appear to be a valid extra spec"),
         ("hw:cpu_policy=Dedicated", "is not one of dedicated, mixed, shared"),
