@@ -288,13 +288,19 @@ def _load(namespace: str, name: str, option: str) -> Callable[[HostContext], Any
     return driver
 
 
+def device_drivers(context: HostContext) -> dict[str, DeviceDriver]:
+    """Return the device drivers that are configured, by name and in their order.
+
+    :raises accelsched.errors.ConfigurationError: when one cannot be used
+    """
+    names = context.conf.agent.device_drivers
+    return {name: _load("accelsched.agent.devices", name, "device_drivers")(context) for name in names}
+
+
 def _host(conf: cfg.ConfigOpts, identity: Identity) -> Host:
     context = HostContext(conf, conf.agent.host, identity.node_uuid, Path(conf.state_path))
     virt: VirtDriver = _load("accelsched.agent.virt", conf.agent.virt_driver, "virt_driver")(context)
-    drivers: dict[str, DeviceDriver] = {
-        name: _load("accelsched.agent.devices", name, "device_drivers")(context) for name in conf.agent.device_drivers
-    }
-    return Host(context, virt, drivers)
+    return Host(context, virt, device_drivers(context))
 
 
 def _simulated_hosts(conf: cfg.ConfigOpts, identity: Identity, count: int) -> list[Host]:

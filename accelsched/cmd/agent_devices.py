@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +15,10 @@ from oslo_config import cfg
 
 from accelsched import errors
 from accelsched.agent.devices import findings, functions
+from accelsched.agent.devices.base import Device, HostContext
 from accelsched.agent.devices.findings import Finding, Way
 from accelsched.agent.devices.tenures import Tenures
+from accelsched.agent.manager import device_drivers
 from accelsched.cmd import process
 from accelsched.conf import device_spec
 
@@ -55,7 +58,17 @@ def main(prog: str, argv: Sequence[str]) -> int:
 
 def _printed(conf: cfg.ConfigOpts, tenures: Tenures) -> str:
     present = functions.read(Path(conf.devices.sysfs_root), mounted=functions.mounted_devices())
-    found = findings.explain(present, device_spec.parse(conf), tenures.names())
+    shared: list[Device] = []
+    refused: dict[str, str] = {}
+    logging.disable(logging.WARNING)  # the drivers would log what is printed below
+    try:
+        for name, driver in device_drivers(HostContext(conf, conf.agent.host, "", Path(conf.state_path))).items():
+            if name != "pci":  # of which there is more to say
+                shared += driver.discover()
+                refused |= driver.refused()
+    finally:
+        logging.disable(logging.NOTSET)
+    found = findings.explain(present, device_spec.parse(conf), tenures.names(), shared=shared, refused=refused)
     held = tenures.all()
     cleanings = tenures.cleanings()
     if conf.json:

@@ -31,8 +31,8 @@ OPTS = [
     ),
     cfg.ListOpt(
         "device_drivers",
-        default=["mdev", "pci"],
-        help="Drivers that hand out devices (entry points accelsched.agent.devices): mdev, pci, simulated.",
+        default=["mdev", "vfio", "pci"],
+        help="Drivers that hand out devices (entry points accelsched.agent.devices): mdev, vfio, pci, simulated.",
     ),
     cfg.FloatOpt(
         "report_interval",

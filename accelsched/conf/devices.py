@@ -31,6 +31,12 @@ OPTS = [
         "a type is CUSTOM_VGPU_<type> on GPUs that offer several and VGPU on the others. Of types with the same class "
         "a GPU offers the first that is enabled.",
     ),
+    cfg.StrOpt(
+        "nvidia_smi",
+        default="nvidia-smi",
+        help="NVIDIA's command, asked for the vGPU types of GPUs whose virtual functions take one without mediated "
+        "devices.",
+    ),
     cfg.MultiStrOpt(
         "pci_device_spec",
         default=[],

@@ -56,7 +56,7 @@ class Device:
     """One physical (or simulated) device: a resource provider below its host's."""
 
     name: str  # of the resource provider, e.g. HOST_pci_0000_41_00_0
-    how: str  # the driver that hands it out: mdev, pci, simulated
+    how: str  # the driver that hands it out: mdev, vfio, pci, simulated
     inventories: Mapping[str, wire.InventoryReport]
     traits: frozenset[str]
     address: str | None = None  # of the PCI function, if it is one
@@ -101,6 +101,10 @@ class DeviceDriver(ABC):
         """
         if allocation["group"] in bitstreams.asked(assignment["flavor"]["extra_specs"]):
             raise DeviceError(f"{allocation['provider_name']} cannot be programmed by the driver that hands it out")
+
+    def refused(self) -> Mapping[str, str]:
+        """Return why devices that the last :meth:`discover` saw are not offered, by PCI address."""
+        return {}
 
     @abstractmethod
     def prepare(self, server_uuid: str, allocation: wire.DeviceAllocation) -> list[Attachment]:

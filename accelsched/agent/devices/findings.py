@@ -9,16 +9,19 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from accelsched.agent.devices import passthrough
+from accelsched.agent.devices.base import Device
 from accelsched.agent.devices.functions import Function
 from accelsched.agent.devices.passthrough import Problem, Unit
 from accelsched.conf.device_spec import DeviceSpec
+
+_NVIDIA = "10de"
 
 
 @dataclass(frozen=True)
 class Way:
     """One way of handing a device out."""
 
-    how: str  # whole, virtual functions
+    how: str  # whole, virtual functions; vGPUs by mdev, vGPUs by vfio
     offers: Mapping[str, int]  # amounts by resource class; empty: it is not offered
     detail: str = ""
     reason: str | None = None  # why it is not offered
@@ -39,7 +42,12 @@ class Finding:
 
 
 def explain(
-    functions: Mapping[str, Function], specs: Sequence[DeviceSpec], taken: Collection[str] = ()
+    functions: Mapping[str, Function],
+    specs: Sequence[DeviceSpec],
+    taken: Collection[str] = (),
+    *,
+    shared: Iterable[Device] = (),
+    refused: Mapping[str, str] | None = None,
 ) -> list[Finding]:
     """Return what there is to say of every device that could be of interest, by address.
 
@@ -48,11 +56,21 @@ def explain(
     :param functions: all of the host's, by address
     :param specs: ``[devices] pci_device_spec``
     :param taken: addresses of main functions that servers have
+    :param shared: the devices that other drivers than ``pci`` offer
+    :param refused: why those do not offer others, by address
     """
+    vgpus: dict[str, list[Way]] = defaultdict(list)
+    for device in shared:
+        totals = {name: inventory["total"] for name, inventory in device.inventories.items()}
+        vgpus[device.address or device.name].append(Way(f"vGPUs by {device.how}", totals))
+    for address, reason in (refused or {}).items():
+        vgpus[address].append(
+            Way("vGPUs", {}, reason=reason, remedy="see [devices] enabled_mdev_types, and the agent's log")
+        )
     units, problems = passthrough.arrange(functions, specs, taken)
     beside = {other.address for unit in units for other in unit.beside}
     concerned = {*(unit.provider for unit in units), *(problem.provider for problem in problems)}
-    return [
+    found = [
         Finding(
             device=function.address,
             ids=f"{function.vendor}:{function.product}",
@@ -60,17 +78,41 @@ def explain(
             driver=function.driver,
             numa_node=function.numa_node,
             iommu_group=function.iommu_group,
-            ways=tuple(_whole(function, units, problems)),
+            ways=(*(vgpus[address] or _no_vgpus(function)), *_whole(function, units, problems)),
         )
         for address, function in sorted(functions.items())
-        if address in concerned or (_matters(function) and address not in beside)
+        if address in concerned or address in vgpus or (_matters(function) and address not in beside)
     ]
+    others = sorted(vgpus.keys() - functions.keys())
+    return found + [Finding(name, "", "virtual device", None, None, None, vgpus[name]) for name in others]
 
 
 def _matters(function: Function) -> bool:
     return function.physical_function is None and (
         function.is_gpu or function.is_accelerator or function.virtual_functions_max > 0
     )
+
+
+def _no_vgpus(function: Function) -> Iterator[Way]:
+    """Yield why a GPU is not shared, where it could be."""
+    reason = remedy = None
+    if not function.is_gpu or function.driver == "vfio-pci":
+        return
+    if function.vendor == _NVIDIA and function.driver != "nvidia":
+        reason = f"its driver is {function.driver or 'none'}, not NVIDIA's vGPU manager"
+        remedy = "for vGPUs, install the host driver of NVIDIA's vGPU software"
+    elif function.virtual_functions_max and not function.virtual_functions:
+        reason = f"it could have {function.virtual_functions_max} virtual functions and has none"
+        remedy = (
+            f"at every boot: /usr/lib/nvidia/sriov-manage -e {function.address}"
+            if function.vendor == _NVIDIA
+            else f"at every boot: echo N > /sys/bus/pci/devices/{function.address}/sriov_numvfs; then list them"
+        )
+    elif function.vendor == _NVIDIA:
+        reason = "no vGPU manager: its driver knows neither mediated devices nor vGPU types"
+        remedy = "for vGPUs, install the host driver of NVIDIA's vGPU software, not that for CUDA or graphics"
+    if reason is not None:
+        yield Way("vGPUs", {}, reason=reason, remedy=remedy)
 
 
 def _kind(function: Function) -> str:

@@ -8,8 +8,12 @@ The uuid of a mediated device is computed from what it is for, so creation can b
 into a server, so a journal (one file a device, written before the device is made) says whose it is; what has our mark
 and no journal entry, after a lost state directory, is matched against the uuids that present assignments lead to.
 
-A parent may offer several types, each as a resource class of its own. How many of each it can have depends on what it
+A GPU may offer several types, each as a resource class of its own. How many of each it can have depends on what it
 carries; the resource database is told that one type excludes the others, as time-sliced GPUs have it.
+
+On GPUs with SR-IOV (NVIDIA's from Ampere on) each virtual function is a parent, with room for one device. They belong
+to their GPU, which is what is offered: its capacity is what its driver says that it can have of a type
+(``max_instance``), however many virtual functions say that there is room for one.
 """
 
 from __future__ import annotations
@@ -17,11 +21,15 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Collection, Mapping
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import os_resource_classes as orc
+from oslo_config import cfg
 from oslo_log import log
 
 from accelsched import names, wire
@@ -44,6 +52,20 @@ class JournalEntry(NamedTuple):
     resource_class: str = orc.VGPU  # of entries from before there were others
 
 
+@dataclass(frozen=True)
+class Gpu:
+    """What is offered as one device: a parent, or a physical function whose virtual functions are parents."""
+
+    name: str  # PCI address, or what a virtual parent is called
+    function: Path
+    parents: Sequence[Path]
+
+    def types(self, name: str) -> list[Path]:
+        """Return a type's directories at the parents that support it."""
+        paths = (parent / "mdev_supported_types" / name for parent in self.parents)
+        return [path for path in paths if _is_vfio_pci(path)]
+
+
 class MdevDriver(base.DeviceDriver):
     """Hands out mediated devices of physical GPUs, of their virtual functions, and of virtual parents such as mtty."""
 
@@ -52,35 +74,46 @@ class MdevDriver(base.DeviceDriver):
         self._sysfs = Path(context.conf.devices.sysfs_root)
         self._devices = self._sysfs / "bus/mdev/devices"
         self._journal = Journal(context.state_path / "mdevs")
-        self._refused: dict[str, str] = {}  # by parent: the reason that was logged
-        self._empty: dict[Path, int] = {}  # by type's path: what its parent can have of it while it carries nothing
+        self._refused: dict[str, str] = {}  # by GPU: the reason that was logged
+        self._empty: dict[tuple[str, str], int] = {}  # by GPU and type: what it can have while it carries nothing
+        self._choosing = threading.Lock()  # no two devices choose the same virtual function
 
     def discover(self) -> list[base.Device]:
-        """Return every mdev parent that supports a type we may use."""
+        """Return every GPU that supports a type we may use."""
         devices = []
-        for parent in sysfs.entries(self._sysfs / "class/mdev_bus"):
+        for gpu in self._gpus():
             try:
-                device = self._device(parent, self._offer(parent))
+                device = self._device(gpu, self._offer(gpu))
             except (OSError, ValueError) as exc:
-                self._refuse(parent, str(exc))
+                self._refuse(gpu, str(exc))
                 continue
-            self._refused.pop(parent.name, None)
+            self._refused.pop(gpu.name, None)
             if device is not None:
                 devices.append(device)
         return devices
 
+    def refused(self) -> Mapping[str, str]:
+        """Return why GPUs are not offered."""
+        return {
+            **{
+                gpu.name: "it supports no type of [devices] enabled_mdev_types"
+                for gpu in self._gpus()
+                if not self._offer(gpu)
+            },
+            **self._refused,
+        }
+
     def prepare(self, server_uuid: str, allocation: wire.DeviceAllocation) -> list[base.Attachment]:
         """Create, or find created, one mediated device for each unit, of the type that its class stands for."""
-        parent = self._parent(allocation["provider_name"])
-        offer = self._offer(parent)
+        gpu = self._gpu(allocation["provider_name"])
+        offer = self._offer(gpu)
         if not offer:
-            raise base.DeviceError(f"{parent.name} supports no vGPU type that may be used")
+            raise base.DeviceError(f"{gpu.name} supports no vGPU type that may be used")
         if unknown := allocation["resources"].keys() - offer.keys():
-            raise base.DeviceError(f"{parent.name} has {', '.join(sorted(offer))}, not {', '.join(sorted(unknown))}")
+            raise base.DeviceError(f"{gpu.name} has {', '.join(sorted(offer))}, not {', '.join(sorted(unknown))}")
         marks = _uuids(server_uuid, allocation)
         for mark, resource_class in marks.items():
-            entry = JournalEntry(server_uuid, parent.name, offer[resource_class].name, resource_class)
-            self._create(mark, entry, parent, offer[resource_class])
+            self._create(mark, gpu, JournalEntry(server_uuid, "", offer[resource_class], resource_class))
         return [base.MdevAttachment(allocation["provider_name"], mark) for mark in marks]
 
     def marks(self, server_uuid: str, allocation: wire.DeviceAllocation) -> frozenset[str]:
@@ -117,94 +150,127 @@ class MdevDriver(base.DeviceDriver):
                     raise base.DeviceError(f"mediated device {mark} cannot be removed: {exc.strerror}") from exc
         self._journal.remove(mark)
 
-    def _refuse(self, parent: Path, reason: str) -> None:
-        if self._refused.get(parent.name) != reason:
-            self._refused[parent.name] = reason
-            LOG.warning("mdev parent %s is not offered: %s", parent.name, reason)
+    def _gpus(self) -> list[Gpu]:
+        """Return the GPUs of all parents: virtual functions together, at their physical one."""
+        parents: dict[str, list[Path]] = defaultdict(list)
+        functions: dict[str, Path] = {}
+        for parent in sysfs.entries(self._sysfs / "class/mdev_bus"):
+            physical = sysfs.link_name(parent / "physfn")
+            name = physical or parent.name
+            parents[name].append(parent)
+            functions.setdefault(name, (parent / "physfn" if physical else parent).resolve())
+        return [Gpu(name, functions[name], some) for name, some in sorted(parents.items())]
 
-    def _device(self, parent: Path, offer: Mapping[str, Path]) -> base.Device | None:
+    def _refuse(self, gpu: Gpu, reason: str) -> None:
+        if self._refused.get(gpu.name) != reason:
+            self._refused[gpu.name] = reason
+            LOG.warning("GPU %s is not offered for mediated devices: %s", gpu.name, reason)
+
+    def _device(self, gpu: Gpu, offer: Mapping[str, str]) -> base.Device | None:
         if not offer:
             return None
-        totals = self._totals(parent, offer)
-        function = parent.resolve()
-        vendor, product = sysfs.pci_id(function / "vendor"), sysfs.pci_id(function / "device")
-        traits = {names.vgpu_type_trait(path.name) for path in offer.values()}
+        totals = self._totals(gpu, offer)
+        vendor, product = sysfs.pci_id(gpu.function / "vendor"), sysfs.pci_id(gpu.function / "device")
+        traits = {names.vgpu_type_trait(type_id) for type_id in offer.values()}
         if vendor and product:
             traits |= {names.pci_vendor_trait(vendor), names.pci_device_trait(vendor, product)}
         return base.Device(
-            name=self._provider(parent),
+            name=self._provider(gpu),
             how="mdev",
             inventories={name: base.inventory(total) for name, total in totals.items() if total},
             traits=frozenset(
-                traits | base.numa_traits(sysfs.numa_node(function)) | base.link_traits(self.context.conf, parent.name)
+                traits | base.numa_traits(sysfs.numa_node(gpu.function)) | base.link_traits(self.context.conf, gpu.name)
             ),
-            address=parent.name if names.is_pci_address(parent.name) else None,
+            address=gpu.name if names.is_pci_address(gpu.name) else None,
             capacity_rule={"type": "one_type", "resource_classes": sorted(offer)} if len(offer) > 1 else None,
         )
 
-    def _totals(self, parent: Path, offer: Mapping[str, Path]) -> dict[str, int]:
-        """Return how many units of each class the parent has for us: all but those that others made.
+    def _totals(self, gpu: Gpu, offer: Mapping[str, str]) -> dict[str, int]:
+        """Return how many units of each class the GPU has for us: all but those that others made.
 
         While it carries something, sysfs tells of each type what could be made beside that. What we made must not make
         the other types smaller, so they are told as they are without it; what others made is there to stay.
         """
-        carried, available = _look(parent, offer.values())
-        if not any(carried.values()):
-            self._empty.update(available)
-        only_ours = all(_is_ours(device) for devices in carried.values() for device in devices)
+        looks = [_look(parent) for parent in gpu.parents]
+        carried: Counter[str] = Counter()
+        ours: Counter[str] = Counter()
+        available: Counter[str] = Counter()
+        for look in looks:
+            for type_id, devices in look.carried.items():
+                carried[type_id] += len(devices)
+                ours[type_id] += sum(map(names.is_own_mdev, devices))
+            available.update(look.available)
+        most = {type_id: _most(gpu, type_id) for type_id in offer.values()}
+        if not carried.total():
+            self._empty |= {
+                (gpu.name, type_id): min(available[type_id], most[type_id] or available[type_id])
+                for type_id in offer.values()
+            }
         totals = {}
-        for name, path in offer.items():
-            total = available[path] + sum(map(_is_ours, carried[path]))
-            if len(offer) > 1 and only_ours:
-                total = max(total, self._empty.get(path, _max_instance(path)))
-            totals[name] = total
+        for name, type_id in offer.items():
+            total = available[type_id] + ours[type_id]
+            if most[type_id]:
+                total = min(total, most[type_id] - (carried[type_id] - ours[type_id]))
+            if len(offer) > 1 and carried == ours:
+                total = max(total, self._empty.get((gpu.name, type_id), most[type_id]))
+            totals[name] = max(total, 0)
         return totals
 
-    def _provider(self, parent: Path) -> str:
-        if names.is_pci_address(parent.name):
-            return names.pci_provider(self.context.host, parent.name)
-        return f"{self.context.host}_mdev_{re.sub('[^A-Za-z0-9]+', '_', parent.name)}"
+    def _provider(self, gpu: Gpu) -> str:
+        if names.is_pci_address(gpu.name):
+            return names.pci_provider(self.context.host, gpu.name)
+        return f"{self.context.host}_mdev_{re.sub('[^A-Za-z0-9]+', '_', gpu.name)}"
 
-    def _parent(self, provider_name: str) -> Path:
-        for parent in sysfs.entries(self._sysfs / "class/mdev_bus"):
-            if self._provider(parent) == provider_name:
-                return parent
+    def _gpu(self, provider_name: str) -> Gpu:
+        for gpu in self._gpus():
+            if self._provider(gpu) == provider_name:
+                return gpu
         raise base.DeviceError(f"{provider_name} is not on this host any more")
 
-    def _offer(self, parent: Path) -> dict[str, Path]:
-        """Return the types of this parent that are offered, by resource class: their directories in sysfs.
+    def _offer(self, gpu: Gpu) -> dict[str, str]:
+        """Return the types of this GPU that are offered, by resource class.
 
-        A parent that carries devices keeps their types and classes, whatever the options say by now, across reboots
-        too.
+        A GPU that carries devices keeps their types and classes, whatever the options say by now, across reboots too.
         """
-        supported = {path.name: path for path in _types(parent)}
-        options = self.context.conf.devices
-        types = [type_id for type_id in options.enabled_mdev_types or sorted(supported)[:1] if type_id in supported]
-        offer: dict[str, Path] = {}
-        for type_id in dict.fromkeys(types):
-            default = names.vgpu_class(type_id) if len(set(types)) > 1 else orc.VGPU
-            offer.setdefault(options.mdev_class.get(type_id, default), supported[type_id])
+        supported = sorted({path.name for parent in gpu.parents for path in _types(parent)})
+        offer = offered_types(self.context.conf, supported)
+        parents = {parent.name for parent in gpu.parents}
         carried = {
-            entry.resource_class: supported[entry.type]
+            entry.resource_class: entry.type
             for _, entry in sorted(self._entries().items())
-            if entry.parent == parent.name and entry.type in supported
+            if entry.parent in parents and entry.type in supported
         }
         return offer if carried.items() <= offer.items() else carried
 
-    def _create(self, mark: str, entry: JournalEntry, parent: Path, type_path: Path) -> None:
-        self._journal.put(mark, entry._asdict())
+    def _create(self, mark: str, gpu: Gpu, entry: JournalEntry) -> None:
         device = self._devices / mark
-        if not device.exists():
+        if device.exists():
+            parent = device.resolve().parent
+            if parent.name not in {path.name for path in gpu.parents}:
+                raise base.DeviceError(f"mediated device {mark} belongs to another parent than {gpu.name}")
+            self._journal.put(mark, entry._replace(parent=parent.name)._asdict())
+            return
+        with self._choosing:
+            type_path = self._with_room(mark, gpu, entry.type)
+            self._journal.put(mark, entry._replace(parent=type_path.parent.parent.name)._asdict())
             try:
                 sysfs.write(type_path / "create", mark)
             except OSError as exc:
                 # EEXIST: made by an earlier attempt that was killed before it could see the answer.
                 if exc.errno != errno.EEXIST:
                     raise base.DeviceError(
-                        f"{parent.name} gave no mediated device of type {entry.type}: {exc.strerror}"
+                        f"{gpu.name} gave no mediated device of type {entry.type}: {exc.strerror}"
                     ) from exc
-        if device.exists() and device.resolve().parent != parent.resolve():
-            raise base.DeviceError(f"mediated device {mark} belongs to another parent than {parent.name}")
+
+    def _with_room(self, mark: str, gpu: Gpu, type_id: str) -> Path:
+        """Return the type's directory at a parent that has room: where the device was before, if it can be."""
+        before = self._entries().get(mark)
+        paths = gpu.types(type_id)
+        if not paths:
+            raise base.DeviceError(f"{gpu.name} does not support type {type_id} any more")
+        free = [path for path in paths if sysfs.number(path / "available_instances")]
+        free.sort(key=lambda path: before is None or path.parent.parent.name != before.parent)
+        return (free or paths)[0]  # of one without room the kernel says why
 
     def _entries(self) -> dict[str, JournalEntry]:
         """Return what the journal says, by the mark of the device; without entries that are damaged."""
@@ -219,26 +285,49 @@ def _entry(record: Mapping[str, Any]) -> JournalEntry | None:
         return None
 
 
+def offered_types(conf: cfg.ConfigOpts, supported: Sequence[str]) -> dict[str, str]:
+    """Return which of the types that a GPU supports are offered, by resource class.
+
+    :param conf: ``[devices] enabled_mdev_types`` and ``mdev_class``
+    :param supported: sorted by name
+    """
+    options = conf.devices
+    types = [type_id for type_id in options.enabled_mdev_types or supported[:1] if type_id in supported]
+    offer: dict[str, str] = {}
+    for type_id in dict.fromkeys(types):
+        default = names.vgpu_class(type_id) if len(set(types)) > 1 else orc.VGPU
+        offer.setdefault(options.mdev_class.get(type_id, default), type_id)
+    return offer
+
+
 def _types(parent: Path) -> list[Path]:
     return [path for path in sysfs.entries(parent / "mdev_supported_types") if _is_vfio_pci(path)]
 
 
-def _look(parent: Path, types: Collection[Path]) -> tuple[dict[Path, list[Path]], dict[Path, int]]:
-    """Return the devices of every type of a parent, and how many more of some types can be made.
+class _Look(NamedTuple):
+    carried: Mapping[str, Sequence[str]]  # uuids by type
+    available: Mapping[str, int]  # by type: how many more can be made
+
+
+def _look(parent: Path) -> _Look:
+    """Return what a parent carries and what it has room for.
 
     sysfs has no snapshot, so both are looked at again when something was made or removed in between.
     """
+    types = _types(parent)
     while True:
-        carried = {path: sysfs.entries(path / "devices") for path in _types(parent)}
-        available = {path: max(0, int((path / "available_instances").read_text("ascii"))) for path in types}
+        carried = {path: sysfs.entries(path / "devices") for path in types}
+        available = {path.name: max(0, int((path / "available_instances").read_text("ascii"))) for path in types}
         if all(sysfs.entries(path / "devices") == devices for path, devices in carried.items()):
-            return carried, available
+            return _Look({path.name: [device.name for device in found] for path, found in carried.items()}, available)
 
 
-def _max_instance(path: Path) -> int:
-    """Return how many instances of a type its maker says there can be; 0 when it says nothing."""
-    told = _MAX_INSTANCE.search(sysfs.read(path / "description") or "")
-    return int(told[1]) if told else 0
+def _most(gpu: Gpu, type_id: str) -> int:
+    """Return how many instances of a type the GPU can have, as its maker says; 0 when it says nothing."""
+    for path in gpu.types(type_id):
+        if told := _MAX_INSTANCE.search(sysfs.read(path / "description") or ""):
+            return int(told[1])
+    return 0
 
 
 def _uuids(server_uuid: str, allocation: wire.DeviceAllocation) -> dict[str, str]:
@@ -248,10 +337,6 @@ def _uuids(server_uuid: str, allocation: wire.DeviceAllocation) -> dict[str, str
         names.mdev_uuid(server_uuid, allocation["provider_uuid"], allocation["group"], index): name
         for index, name in enumerate(units)
     }
-
-
-def _is_ours(path: Path) -> bool:
-    return names.is_own_mdev(path.name)
 
 
 def _is_vfio_pci(type_path: Path) -> bool:

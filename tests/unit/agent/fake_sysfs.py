@@ -62,6 +62,14 @@ class FakeSysfs:
         if driver is not None:
             (self.functions / address / "driver").symlink_to(f"../../bus/pci/drivers/{driver}")
 
+    def add_vendor_vgpus(self, virtual_functions: list[str]) -> None:
+        """Have virtual functions take a vGPU type, as NVIDIA's driver does."""
+        for address in virtual_functions:
+            directory = self.functions / address / "nvidia"
+            directory.mkdir()
+            (directory / "current_vgpu_type").write_text("0\n")
+            self.bind(address, "nvidia")
+
     def add_mdev_parent(
         self, path: Path, types: dict[str, int], device_api: str = "vfio-pci", *, time_sliced: bool = False
     ) -> None:
@@ -134,5 +142,9 @@ class FakeSysfs:
             self.add_mdev(path.parent.resolve(), text)
         elif path.name == "remove" and text == "1":
             self.remove_mdev(path.parent.name)
+        elif path.name == "current_vgpu_type":
+            if text != "0" and path.read_text() != "0\n":
+                raise OSError(errno.EPERM, "Operation not permitted")
+            path.write_text(f"{text}\n")
         else:
             raise OSError(errno.EINVAL, f"{path} <- {text!r}")

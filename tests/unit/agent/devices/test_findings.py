@@ -51,7 +51,10 @@ def test_each_device_has_its_ways_and_for_each_closed_one_reason_and_remedy(
         printed(capsys, context)
         == """\
 DEVICE        WHAT                   DRIVER   WAY                OFFERED AS
-0000:41:00.0  GPU 10de:2230          nouveau  whole              -
+0000:41:00.0  GPU 10de:2230          nouveau  vGPUs              -
+              not offered: its driver is nouveau, not NVIDIA's vGPU manager
+              remedy: for vGPUs, install the host driver of NVIDIA's vGPU software
+                                              whole              -
               not offered: it is not listed in [devices] pci_device_spec
               remedy: to hand it out: pci_device_spec = {"address": "0000:41:00.0"}
 0000:42:00.0  accelerator 10ee:5000  -        whole              -
@@ -88,3 +91,43 @@ def test_json_has_more_to_tell_and_the_operator_takes_a_device_back(
     printed(capsys, context, "--cleaned", "0000:03:00.0")
     assert driver.present() == []
     assert agent_devices.main("accelsched-agent devices", ["--cleaned", "0000:03:00.0"]) == 2
+
+
+def gpu(context: Any, sysfs: Any, driver: str | None = "nvidia", **files: str) -> Path:
+    path: Path = sysfs.add_function("0000:41:00.0", "10de", "2230", pci_class="0x030200", group=1)
+    sysfs.bind("0000:41:00.0", driver)
+    for name, text in files.items():
+        (path / name).write_text(f"{text}\n")
+    return path
+
+
+def ways(capsys: pytest.CaptureFixture[str], context: Any) -> dict[str, Any]:
+    (device,) = json.loads(printed(capsys, context, "--json"))["devices"]
+    return {way["how"]: way["reason"] or way["offers"] for way in device["ways"]}
+
+
+@pytest.mark.parametrize(
+    ("driver", "files", "told"),
+    [
+        (None, {}, "its driver is none, not NVIDIA's vGPU manager"),
+        ("nvidia", {}, "no vGPU manager"),
+        ("nvidia", {"sriov_totalvfs": "16"}, "could have 16 virtual functions and has none"),
+    ],
+)
+def test_a_gpu_that_is_not_shared_tells_why(
+    context: Any, sysfs: Any, capsys: pytest.CaptureFixture[str], driver: str | None, files: Any, told: str
+) -> None:
+    gpu(context, sysfs, driver, **files)
+    assert told in ways(capsys, context)["vGPUs"]
+
+
+def test_a_gpu_that_is_shared_tells_how(context: Any, sysfs: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    sysfs.add_mdev_parent(gpu(context, sysfs), {"nvidia-2": 4})
+    assert ways(capsys, context)["vGPUs by mdev"] == {"VGPU": 4}
+
+
+def test_a_gpu_given_to_guests_whole_is_not_told_to_become_shared(
+    context: Any, sysfs: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu(context, sysfs, "vfio-pci")
+    assert list(ways(capsys, context)) == ["whole"]

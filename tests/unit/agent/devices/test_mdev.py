@@ -307,3 +307,82 @@ def test_a_gpu_keeps_the_classes_of_what_it_carries_until_it_is_empty(context: A
     assert upgraded.prepare(SERVER, allocation()) == made
     upgraded.release(SERVER)
     assert totals(upgraded) == {SMALL: 4, LARGE: 2}
+
+
+# --- virtual functions ----------------------------------------------------------------------------------------------
+
+VFS = ["0000:41:00.4", "0000:41:00.5", "0000:41:00.6"]
+
+
+def text(most: int) -> str:
+    return f"num_heads=1, frl_config=60, framebuffer=4096M, max_resolution=4096x2160, max_instance={most}\n"
+
+
+@pytest.fixture
+def ampere(sysfs: Any) -> list[Path]:
+    """A GPU with three virtual functions, each a parent with room for one device, that can have two of nvidia-10."""
+    sysfs.add_function(GPU, "10de", "25b6", group=7)
+    sysfs.add_virtual_functions(GPU, VFS, "25b6", first_group=8)
+    paths = [sysfs.root / "devices/pci0000:00" / address for address in VFS]
+    for path in paths:
+        sysfs.add_mdev_parent(path, {"nvidia-10": 1})
+        (path / "mdev_supported_types/nvidia-10/description").write_text(text(2))
+    return paths
+
+
+def parents(sysfs: Any) -> list[str]:
+    return sorted((device.resolve().parent).name for device in sysfs.mdevs.iterdir())
+
+
+def test_virtual_functions_belong_to_their_gpu_and_its_capacity_is_what_its_maker_says(
+    context: Any, sysfs: Any, ampere: list[Path]
+) -> None:
+    (device,) = MdevDriver(context).discover()
+    assert (device.name, device.address) == ("node1_pci_0000_41_00_0", GPU)
+    assert device.inventories["VGPU"]["total"] == 2  # not 3
+
+
+def test_where_nothing_is_said_each_virtual_function_counts(context: Any, sysfs: Any, ampere: list[Path]) -> None:
+    for path in ampere:
+        (path / "mdev_supported_types/nvidia-10/description").unlink()
+    assert totals(MdevDriver(context)) == {"VGPU": 3}
+
+
+def test_each_device_gets_a_virtual_function_of_its_own_and_the_capacity_stays(
+    context: Any, sysfs: Any, ampere: list[Path]
+) -> None:
+    driver = MdevDriver(context)
+    first = driver.prepare(SERVER, allocation())
+    assert totals(driver) == {"VGPU": 2}
+    driver.prepare(OTHER_SERVER, allocation())
+    assert parents(sysfs) == VFS[:2]
+    (ampere[2] / "mdev_supported_types/nvidia-10/available_instances").write_text("0\n")  # as the GPU is full
+    assert totals(driver) == {"VGPU": 2}
+    assert driver.prepare(SERVER, allocation()) == first
+    with pytest.raises(DeviceError, match=r"0000:41:00\.0 gave no mediated device of type nvidia-10: No space left"):
+        driver.prepare("aaaaaaaa-0000-4000-8000-000000000003", allocation())
+    driver.release(SERVER)
+    assert parents(sysfs) == VFS[1:2]
+
+
+def test_after_a_reboot_a_device_is_made_where_it_was_if_it_can_be(
+    context: Any, sysfs: Any, ampere: list[Path]
+) -> None:
+    driver = MdevDriver(context)
+    driver.prepare(SERVER, allocation())
+    made = driver.prepare(OTHER_SERVER, allocation())
+    for device in list(sysfs.mdevs.iterdir()):
+        sysfs.remove_mdev(device.name)
+    assert MdevDriver(context).prepare(OTHER_SERVER, allocation()) == made
+    assert parents(sysfs) == [VFS[1]]
+    MdevDriver(context).release(OTHER_SERVER)
+    (ampere[0] / "mdev_supported_types/nvidia-10/available_instances").write_text("0\n")
+    MdevDriver(context).prepare(SERVER, allocation())
+    assert parents(sysfs) == [VFS[1]]
+
+
+def test_what_others_made_on_virtual_functions_is_no_part_of_what_we_have(
+    context: Any, sysfs: Any, ampere: list[Path]
+) -> None:
+    sysfs.add_mdev(ampere[1] / "mdev_supported_types/nvidia-10", "83b8f4f2-509f-4ef3-8e2a-0d29bfe5f6a1")
+    assert totals(MdevDriver(context)) == {"VGPU": 1}

@@ -1,0 +1,291 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""vGPUs without mediated devices: a virtual function becomes one when its type is written to sysfs.
+
+NVIDIA's drivers do so on newer kernels (vGPU software 17 and later): ``nvidia/current_vgpu_type`` of each virtual
+function, 0 for none. It stays bound to NVIDIA's driver, so libvirt attaches it unmanaged. A journal, one file a virtual
+function, says whose it is; a type that is set on one without a record was set by somebody else and is left alone.
+
+A GPU in MIG mode is cut into instances first: each vGPU gets one of its own, at the place that the resource database
+chose for it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from oslo_log import log
+
+from accelsched import names, wire
+from accelsched.agent.devices import base, functions, sysfs
+from accelsched.agent.devices.functions import Function
+from accelsched.agent.devices.journal import Journal
+from accelsched.agent.devices.mdev import offered_types
+from accelsched.agent.devices.nvidia import NvidiaSmi, Profile, VgpuType
+
+LOG = log.getLogger(__name__)
+
+_TOLD_S = 60.0  # so long what nvidia-smi said is taken for true
+_NONE = "0"
+
+
+class Vgpu(NamedTuple):
+    """Whose a virtual function is."""
+
+    server_uuid: str
+    provider_uuid: str
+    group: str
+    resource_class: str
+    unit: int  # its number of those of that class in that group
+    gpu: str  # address of the physical function
+    type: int
+    profile: int | None  # of its MIG instance
+    start: int | None
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU whose virtual functions become vGPUs."""
+
+    function: Function
+    virtual_functions: Mapping[str, str]  # by address: the type that is set
+    types: Mapping[str, VgpuType]  # by id, nvidia-1519
+    profiles: Mapping[int, Profile]  # of MIG; none when its mode is off
+
+
+class VfioDriver(base.DeviceDriver):
+    """Hands out virtual functions of GPUs, their vGPU type set."""
+
+    def __init__(self, context: base.HostContext) -> None:
+        super().__init__(context)
+        self._sysfs = Path(context.conf.devices.sysfs_root)
+        self._smi = NvidiaSmi(context.conf.devices.nvidia_smi)
+        self._journal = Journal(context.state_path / "vgpus")
+        self._choosing = threading.Lock()  # no two servers choose the same virtual function
+        self._told: dict[str, tuple[float, Mapping[str, VgpuType], Mapping[int, Profile]]] = {}
+        self._refused: dict[str, str] = {}  # by GPU: the reason that was logged
+
+    def discover(self) -> list[base.Device]:
+        """Return every GPU that supports a type we may use."""
+        devices = []
+        for function, virtual in self._cards():
+            try:
+                gpu = self._gpu(function, virtual)
+                devices.append(self._device(gpu, offered_types(self.context.conf, sorted(gpu.types))))
+            except base.DeviceError as exc:
+                if self._refused.get(function.address) != str(exc):
+                    self._refused[function.address] = str(exc)
+                    LOG.warning("GPU %s is not offered for vGPUs: %s", function.address, exc)
+            else:
+                self._refused.pop(function.address, None)
+        return devices
+
+    def refused(self) -> Mapping[str, str]:
+        """Return why GPUs are not offered."""
+        return dict(self._refused)
+
+    def prepare(self, server_uuid: str, allocation: wire.DeviceAllocation) -> list[base.Attachment]:
+        """Set the type of a virtual function for each unit, or find it set."""
+        with self._choosing:
+            gpu = self._gpu_of(allocation["provider_name"])
+            offer = offered_types(self.context.conf, sorted(gpu.types))
+            made = [
+                self._make(gpu, offer, server_uuid, allocation, resource_class, index)
+                for resource_class, amount in sorted(allocation["resources"].items())
+                for index in range(amount)
+            ]
+        return [base.PciAttachment(allocation["provider_name"], address, managed=False) for address in made]
+
+    def present(self) -> list[base.PresentDevice]:
+        """Return the virtual functions on record."""
+        owners = {address: vgpu.server_uuid for address, vgpu in self._vgpus().items()}
+        return [base.PresentDevice(address, owners.get(address)) for address in self._journal.names()]
+
+    def release(self, server_uuid: str) -> None:
+        """Reset the virtual functions of a server."""
+        for address, vgpu in self._vgpus().items():
+            if vgpu.server_uuid == server_uuid:
+                self.remove(address)
+
+    def remove(self, mark: str) -> None:
+        """Reset a virtual function, remove its MIG instance, and forget it."""
+        vgpu = self._vgpus().get(mark)
+        attribute = self._attribute(mark)
+        if vgpu is not None and sysfs.read(attribute) not in (None, _NONE):
+            try:
+                sysfs.write(attribute, _NONE)
+            except OSError as exc:
+                raise base.DeviceError(f"vGPU {mark} cannot be removed: {exc.strerror}") from exc
+        if vgpu is not None and vgpu.start is not None:
+            for instance in self._smi.instances(vgpu.gpu):
+                if (instance.profile, instance.start) == (vgpu.profile, vgpu.start):
+                    self._smi.destroy_instance(vgpu.gpu, instance.number)
+        self._journal.remove(mark)
+
+    def _cards(self) -> list[tuple[Function, Mapping[str, str]]]:
+        """Return the physical functions whose virtual ones take a vGPU type, with what each of those has."""
+        present = functions.read(self._sysfs)
+        found: list[tuple[Function, Mapping[str, str]]] = []
+        for function in present.values():
+            told = {address: sysfs.read(self._attribute(address)) for address in sorted(function.virtual_functions)}
+            virtual = {address: type_ for address, type_ in told.items() if type_ is not None and address in present}
+            if virtual:
+                found.append((function, virtual))
+        return found
+
+    def _attribute(self, address: str) -> Path:
+        return self._sysfs / "bus/pci/devices" / address / "nvidia/current_vgpu_type"
+
+    def _gpu(self, function: Function, virtual: Mapping[str, str]) -> Gpu:
+        if function.iommu_group is None:
+            raise base.DeviceError("it has no IOMMU group (is the IOMMU enabled in firmware and kernel?)")
+        address = function.address
+        since, types, profiles = self._told.get(address, (float("-inf"), {}, {}))
+        if time.monotonic() - since > _TOLD_S:
+            supported = self._smi.vgpu_types(address)
+            mig = any(type_.profile is not None for type_ in supported)
+            profiles = self._smi.profiles(address) if mig else {}
+            types = {
+                f"nvidia-{type_.number}": type_
+                for type_ in supported
+                if (type_.profile in profiles and type_.most_per_instance == 1 if profiles else type_.profile is None)
+            }
+            self._told[address] = (time.monotonic(), types, profiles)
+        return Gpu(function, virtual, types, profiles)
+
+    def _gpu_of(self, provider_name: str) -> Gpu:
+        for function, virtual in self._cards():
+            if self._name(function.address) == provider_name:
+                return self._gpu(function, virtual)
+        raise base.DeviceError(f"{provider_name} is not on this host any more")
+
+    def _device(self, gpu: Gpu, offer: Mapping[str, str]) -> base.Device:
+        if not offer:
+            raise base.DeviceError("it supports no type of [devices] enabled_mdev_types")
+        function = gpu.function
+        totals = self._totals(gpu, offer)
+        traits = {
+            names.pci_vendor_trait(function.vendor),
+            names.pci_device_trait(function.vendor, function.product),
+            *(names.vgpu_type_trait(type_id) for type_id in offer.values()),
+            *base.numa_traits(function.numa_node),
+            *base.link_traits(self.context.conf, function.address),
+        }
+        return base.Device(
+            name=self._name(function.address),
+            how="vfio",
+            inventories={name: base.inventory(total) for name, total in totals.items() if total},
+            traits=frozenset(traits),
+            address=function.address,
+            capacity_rule=_rule(gpu, offer),
+        )
+
+    def _totals(self, gpu: Gpu, offer: Mapping[str, str]) -> dict[str, int]:
+        """Return how many units of each class the GPU has for us: all but those that others made."""
+        ours = self._vgpus().keys()
+        others = [set_ for address, set_ in gpu.virtual_functions.items() if set_ != _NONE and address not in ours]
+        free = len(gpu.virtual_functions) - len(others)
+        totals = {}
+        for name, type_id in offer.items():
+            type_ = gpu.types[type_id]
+            foreign = [number for number in others if number != str(type_.number)]
+            most = 0 if foreign and not gpu.profiles else type_.most - (len(others) - len(foreign))
+            totals[name] = max(min(most, free), 0)
+        return totals
+
+    def _make(
+        self,
+        gpu: Gpu,
+        offer: Mapping[str, str],
+        server_uuid: str,
+        allocation: wire.DeviceAllocation,
+        resource_class: str,
+        index: int,
+    ) -> str:
+        key = (server_uuid, allocation["provider_uuid"], allocation["group"], resource_class, index)
+        vgpus = self._vgpus()
+        address = next((address for address, vgpu in vgpus.items() if vgpu[: len(key)] == key), None)
+        if address is None:
+            if resource_class not in offer:
+                raise base.DeviceError(f"{gpu.function.address} has {', '.join(sorted(offer))}, not {resource_class}")
+            taken = set(self._journal.names())
+            free = [name for name, set_ in gpu.virtual_functions.items() if set_ == _NONE and name not in taken]
+            if not free:
+                raise base.DeviceError(f"{gpu.function.address} has no free virtual function")
+            address = free[0]
+            type_ = gpu.types[offer[resource_class]]
+            start = _start(allocation, resource_class, index) if gpu.profiles else None
+            vgpu = Vgpu(*key, gpu.function.address, type_.number, type_.profile, start)
+            self._journal.put(address, vgpu._asdict())
+        else:
+            vgpu = vgpus[address]
+        self._set(address, vgpu)
+        return address
+
+    def _set(self, address: str, vgpu: Vgpu) -> None:
+        """Have a virtual function be what its record says."""
+        attribute = self._attribute(address)
+        set_ = sysfs.read(attribute)
+        if set_ == str(vgpu.type):
+            return
+        if set_ != _NONE:
+            raise base.DeviceError(f"virtual function {address} has vGPU type {set_}, which somebody else set")
+        if vgpu.profile is not None and vgpu.start is not None:
+            there = [(instance.profile, instance.start) for instance in self._smi.instances(vgpu.gpu)]
+            if (vgpu.profile, vgpu.start) not in there:
+                self._smi.create_instance(vgpu.gpu, vgpu.profile, vgpu.start)
+        try:
+            sysfs.write(attribute, str(vgpu.type))
+        except OSError as exc:
+            raise base.DeviceError(f"{address} of {vgpu.gpu} takes no vGPU type {vgpu.type}: {exc.strerror}") from exc
+
+    def _vgpus(self) -> dict[str, Vgpu]:
+        read = {address: _vgpu(record) for address, record in self._journal.all().items()}
+        return {address: vgpu for address, vgpu in read.items() if vgpu is not None}
+
+    def _name(self, address: str) -> str:
+        return names.pci_provider(self.context.host, address)
+
+
+def _vgpu(record: Mapping[str, Any]) -> Vgpu | None:
+    try:
+        return Vgpu(**record)
+    except TypeError:
+        return None
+
+
+def _start(allocation: wire.DeviceAllocation, resource_class: str, index: int) -> int:
+    starts: Sequence[int] = allocation.get("positions", {}).get(resource_class, ())
+    if index >= len(starts):
+        raise base.DeviceError(f"nobody chose a place for unit {index} of {resource_class} in {allocation['group']!r}")
+    return starts[index]
+
+
+def _rule(gpu: Gpu, offer: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return how the classes share the GPU: by slices in MIG mode, else one type at a time."""
+    if not gpu.profiles:
+        return {"type": "one_type", "resource_classes": sorted(offer)} if len(offer) > 1 else None
+    profiles = {name: gpu.profiles[profile] for name, profile in _profiles(gpu, offer).items()}
+    return {
+        "type": "slices",
+        "memory_slices": max(max(one.starts) + one.memory_slices for one in gpu.profiles.values()),
+        "compute_slices": max(one.compute_slices for one in gpu.profiles.values()),
+        "profiles": {
+            name: {
+                "memory_slices": profile.memory_slices,
+                "compute_slices": profile.compute_slices,
+                "starts": list(profile.starts),
+            }
+            for name, profile in sorted(profiles.items())
+        },
+    }
+
+
+def _profiles(gpu: Gpu, offer: Mapping[str, str]) -> dict[str, int]:
+    chosen = {name: gpu.types[type_id].profile for name, type_id in offer.items()}
+    return {name: profile for name, profile in chosen.items() if profile is not None}
