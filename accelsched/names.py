@@ -158,6 +158,15 @@ def is_own_mdev(uuid_: str) -> bool:
     )
 
 
+def mac_address(server_uuid: str) -> str:
+    """Return the MAC address of a server's interface: the same on every host that the server is ever on.
+
+    Locally administered (IEEE 802, second bit of the first octet), and not ``fe``, which libvirt keeps for its own end.
+    """
+    digest = hashlib.sha256(f"mac/{server_uuid}".encode()).hexdigest()
+    return ":".join(["02", *(digest[start : start + 2] for start in range(0, 10, 2))])
+
+
 def host_alias(project_id: str, host: str) -> str:
     """Return a name for a host that tells a project no more than whether two servers share one: Nova's ``hostId``."""
     return hashlib.sha224(f"{project_id}{host}".encode()).hexdigest() if host else ""

@@ -152,6 +152,8 @@ class Assignment(TypedDict):
     metadata: dict[str, str]
     user_data: str | None  # base64, as the user gave it
     config_drive: bool
+    networks: NotRequired[Literal["none", "auto"]]  # auto: on the host's network, where it has one; none when not there
+    admin_pass: NotRequired[str]  # for the guest's administrator, by way of the config drive
     hostname: NotRequired[str | None]  # none: it follows from the name
     key_name: NotRequired[str | None]
     public_key: NotRequired[str | None]
@@ -175,6 +177,20 @@ class DiskDetails(TypedDict):
     errors_count: int
 
 
+class NicDetails(TypedDict):
+    """What went through a server's interface since it was started; received is what the server received."""
+
+    mac_address: str
+    rx_octets: int
+    rx_packets: int
+    rx_errors: int
+    rx_drop: int
+    tx_octets: int
+    tx_packets: int
+    tx_errors: int
+    tx_drop: int
+
+
 class Diagnostics(TypedDict):
     """What a server's domain does at this moment."""
 
@@ -184,7 +200,15 @@ class Diagnostics(TypedDict):
     uptime: int | None  # s
     cpus: list[CpuDetails]
     disks: list[DiskDetails]
+    nics: NotRequired[list[NicDetails]]
     memory_mb: int
+
+
+class Interface(TypedDict):
+    """A server's interface, of the MAC address that :func:`accelsched.names.mac_address` gives."""
+
+    network: str  # libvirt's name of the network that it is on
+    addresses: list[str]  # IP addresses that the network is known to have given it
 
 
 class Fault(TypedDict):
@@ -231,5 +255,6 @@ class Observation(TypedDict):
     incarnation: NotRequired[int]  # of the assignment that was built, 1 when not there
     order: NotRequired[int]  # number of the last order that was carried out, or tried
     order_fault: NotRequired[Fault | None]  # why that did not work
+    interface: NotRequired[Interface]  # where the server has one
     snapshot: NotRequired[Literal["image_pending_upload", "image_uploading"]]  # how far the order after that is
     programming: NotRequired[list[Programming]]  # what was done about it since the agent was started

@@ -34,6 +34,8 @@ _STATES: dict[str, plan.State] = {
     "suspended": "suspended",
     "rescued": "rescued",
 }
+# States in which a server has its interface.
+_THERE = frozenset({"active", "stopped", "paused", "suspended", "rescued"})
 _MESSAGE_MAX = 500
 _DETAILS_MAX = 8000
 
@@ -122,6 +124,13 @@ class Executor:
             seen |= {"order": order.number, "order_fault": order.fault}
         if snapshot is not None:
             seen["snapshot"] = snapshot
+        if state in _THERE:
+            try:
+                interface = host.virt.interface(server_uuid)
+            except errors.UnavailableError:  # what is not known now is told at the next comparison, with the rest
+                return
+            if interface is not None:
+                seen["interface"] = interface
         with self._lock:
             if jobs := self._programming.get((host.name, server_uuid)):
                 seen["programming"] = list(jobs.values())

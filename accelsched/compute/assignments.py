@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, cast
 
@@ -59,6 +60,7 @@ def _assignment(server: Server, *, leaves: bool = False) -> wire.Assignment:
         "metadata": server.metadata_,
         "user_data": server.user_data,
         "config_drive": server.config_drive,
+        "networks": cast("Literal['none', 'auto']", server.networks),
         "hostname": server.hostname,
         "key_name": server.key_name,
         "public_key": server.public_key,
@@ -67,6 +69,8 @@ def _assignment(server: Server, *, leaves: bool = False) -> wire.Assignment:
     if server.power_order is not None:
         told = {key: value for key, value in server.power_order.items() if key in wire.PowerOrder.__annotations__}
         assignment["order"] = cast("wire.PowerOrder", told)
+    if server.admin_pass is not None:
+        assignment["admin_pass"] = server.admin_pass
     if server.numa:
         assignment["numa"] = cast("list[wire.NumaPlacedNode]", server.numa)
     if server.shelved_image is not None and server.incarnation > server.built:
@@ -138,6 +142,7 @@ def _stays(session: Session, server: Server, seen: wire.Observation, max_attempt
             pass  # built anew: what it was, it is until it is there
         case state:
             _be(session, server, state, seen["host"])
+            _be_reached(server, seen.get("interface"))
     return None
 
 
@@ -185,6 +190,8 @@ def _be(session: Session, server: Server, state: str, host: str) -> None:
     """Take over what a server that is there does."""
     if server.state == states.SHELVED:
         shelving.built(session, server)
+    if state != "building" and server.task != rebuilding.TASK:
+        server.admin_pass = None  # it is on the config drive, or nobody asks for it
     if not server.held_in_error:
         server.state = moving.seen_as(moving.of(session, server), state)
         server.fault = None
@@ -192,3 +199,11 @@ def _be(session: Session, server: Server, state: str, host: str) -> None:
         server.launched_at = utcnow()
         hosts.note_build(session, host, failed=False)
         instance_actions.finish(session, [server.id], action="create", host=host)
+
+
+def _be_reached(server: Server, interface: wire.Interface | None) -> None:
+    """Take over which network a server is on, and under which addresses."""
+    told = [] if interface is None else [ipaddress.ip_address(text) for text in interface["addresses"]]
+    by_version = {address.version: str(address) for address in reversed(told)}
+    server.network = None if interface is None else interface["network"]
+    server.ip_v4, server.ip_v6 = by_version.get(4), by_version.get(6)

@@ -9,7 +9,7 @@ that is wanted; whatever is reported of an older one, or by a host that the serv
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import select
@@ -28,13 +28,11 @@ _VM_STATES = frozenset({"active", "stopped", "error"})
 
 @dataclass(frozen=True)
 class Rebuild:
-    """What a server is to be built anew from; None keeps what it has."""
+    """What a server is to be built anew from, and what else about it changes then."""
 
     image: Mapping[str, Any]  # wire.ImageSpec
-    name: str | None = None
-    metadata: Mapping[str, str] | None = None
-    change_user_data: bool = False
-    user_data: str | None = None  # base64
+    changes: Mapping[str, Any] = field(default_factory=dict)  # new values by column
+    admin_pass: str | None = None
 
 
 def rebuild(
@@ -54,12 +52,9 @@ def rebuild(
     """
     server = _check(session, uuid, "rebuild", project_id=project_id, admin=admin)
     server.image = dict(wanted.image)
-    if wanted.name is not None:
-        server.name = wanted.name
-    if wanted.metadata is not None:
-        server.metadata_ = dict(wanted.metadata)
-    if wanted.change_user_data:
-        server.user_data = wanted.user_data
+    for column, value in wanted.changes.items():
+        setattr(server, column, value)
+    server.admin_pass = wanted.admin_pass
     _stay_down(server)
     server.incarnation += 1
     _begin(session, server, "rebuild", "compute_rebuild_instance", origin)
@@ -75,12 +70,14 @@ def evacuate(
     admin: bool,
     target: str | None,
     stopped: bool,
+    admin_pass: str | None = None,
     service_down_time_s: int,
 ) -> None:
     """Have a server built anew on another host, because its own is lost. Its disk is made from its image again.
 
     :param target: the host that it shall go to; None for any that fits
     :param stopped: it is not to run there (2.95)
+    :param admin_pass: for its guest's administrator
     :raises accelsched.errors.NotFoundError: when there is no such server, or no such target
     :raises accelsched.errors.InvalidError: when its host is not down, or is the target
     :raises accelsched.errors.ConflictError: when it is locked or busy, or was never on a host
@@ -98,6 +95,7 @@ def evacuate(
         raise errors.NotFoundError(f"Compute host {target} not found.")
     if stopped:
         moves.wish(server, "stopped")
+    server.admin_pass = admin_pass
     _move(session, server, target, origin)
 
 

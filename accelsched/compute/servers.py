@@ -9,7 +9,7 @@ import secrets
 import string
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Select, insert, select, update
 from sqlalchemy.orm import Session
@@ -80,6 +80,8 @@ class NewServers:
     access_ip_v6: str | None = None
     auto_disk_config: bool = False
     tags: Sequence[str] = ()
+    networks: Literal["none", "auto"] = "none"
+    admin_pass: str | None = None  # None: no guest is told any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +151,8 @@ def create(session: Session, new: NewServers) -> Created:
         "key_name": None if new.key is None else new.key.name,
         "public_key": None if new.key is None else new.key.public_key,
         "config_drive": new.config_drive,
+        "networks": new.networks,
+        "admin_pass": new.admin_pass,
         "desired": "active",
         "state": states.SCHEDULING,
         "detail": "",
@@ -307,7 +311,9 @@ def delete(
         if server.shelved_image is not None:
             snapshots.unwanted(session, [server.shelved_image["id"]])
         session.execute(
-            update(Server).where(Server.id == server.id).values(desired="deleted", task=None, updated_at=now)
+            update(Server)
+            .where(Server.id == server.id)
+            .values(desired="deleted", task=None, admin_pass=None, updated_at=now)
         )
         instance_actions.begin(
             session, [server.id], "delete", origin, event="compute_terminate_instance", host=server.host

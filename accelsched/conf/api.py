@@ -50,6 +50,12 @@ OPTS = [
         min=1024,
         help="Largest request body that is read; a larger one is refused with 413.",
     ),
+    cfg.BoolOpt(
+        "enable_instance_password",
+        default=True,
+        help="Tell who creates or rebuilds a server a password (adminPass), made up unless it was given. A guest finds "
+        "it on its config drive, if it looks for it.",
+    ),
     cfg.IntOpt(
         "max_servers_per_request",
         default=10000,

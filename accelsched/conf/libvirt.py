@@ -21,6 +21,11 @@ OPTS = [
         help="How guests run.",
     ),
     cfg.StrOpt(
+        "network",
+        help="Name of a libvirt network that is active on this host. Servers created with networks auto get an "
+        "interface on it. Without it they get none.",
+    ),
+    cfg.StrOpt(
         "kernel_args",
         default="console=ttyS0 panic=-1 no_timer_check",
         help="Kernel command line of images that carry kernel_id and no os_command_line of their own.",

@@ -166,6 +166,12 @@ class Server(Base):
     key_name: Mapped[str | None] = mapped_column(String(255))
     public_key: Mapped[long_text | None]  # as it was: the key pair may be deleted
     config_drive: Mapped[bool] = mapped_column(Boolean, default=False)
+    networks: Mapped[str] = mapped_column(String(8), default="none")  # wanted: none, auto
+    # What its agent told of its interface: the network's name there, and the addresses that were given to it.
+    network: Mapped[str | None] = mapped_column(String(255))
+    ip_v4: Mapped[str | None] = mapped_column(String(15))
+    ip_v6: Mapped[str | None] = mapped_column(String(39))
+    admin_pass: Mapped[str | None] = mapped_column(String(255))  # until the server was built with it
     desired: Mapped[str] = mapped_column(String(16), default="active")  # active, shelved, deleted
     power_order: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # the last; see compute.orders
     task: Mapped[str | None] = mapped_column(String(32))  # Nova's task_state until that order is carried out

@@ -180,6 +180,12 @@ RULES = [
         ("GET", "/servers/{server_id}/ips"),
     ),
     rule(
+        "os_compute_api:ips:show",
+        PROJECT_READER_OR_ADMIN,
+        "List a server's addresses on a network",
+        ("GET", "/servers/{server_id}/ips/{network_label}"),
+    ),
+    rule(
         "os_compute_api:os-volumes-attachments:index",
         PROJECT_READER_OR_ADMIN,
         "List a server's volumes",

@@ -234,6 +234,13 @@ class VirtDriver(ABC):
     def destroy(self, server_uuid: str) -> None:
         """Stop a server of ours and remove all that is left of it."""
 
+    def interface(self, server_uuid: str) -> wire.Interface | None:
+        """Say which network a server is on, and what is known of its addresses there; None when it is on none.
+
+        :raises accelsched.errors.UnavailableError: when the hypervisor does not answer now
+        """
+        return None
+
     @abstractmethod
     def diagnostics(self, server_uuid: str) -> wire.Diagnostics:
         """Return what a server's domain does at this moment.

@@ -82,13 +82,16 @@ def _add_servers(app: resources.App, services: Services) -> None:
     app.add_route("/servers/{uuid}/diagnostics", inside, suffix="diagnostics")
     app.add_route("/servers/{uuid}/topology", inside, suffix="topology")
     app.add_route("/servers/{uuid}/remote-consoles", inside, suffix="consoles")
-    for path, rule, key, empty in (
-        ("ips", "ips:index", "addresses", {}),
-        ("os-interface", "os-attach-interfaces:list", "interfaceAttachments", []),
-        ("os-security-groups", "servers:show", "security_groups", []),
-        ("os-volume_attachments", "os-volumes-attachments:index", "volumeAttachments", []),
-    ):
-        nothing = server_parts.Nothing(services, f"os_compute_api:{rule}", key, empty)
+    ips = server_parts.Ips(services)
+    app.add_route("/servers/{uuid}/ips", ips)
+    app.add_route("/servers/{uuid}/ips/{item}", ips, suffix="item")
+    lists = (
+        ("os-interface", "os-attach-interfaces:list", "interfaceAttachments"),
+        ("os-security-groups", "servers:show", "security_groups"),
+        ("os-volume_attachments", "os-volumes-attachments:index", "volumeAttachments"),
+    )
+    for path, rule, key in lists:
+        nothing = server_parts.Nothing(services, f"os_compute_api:{rule}", key)
         app.add_route(f"/servers/{{uuid}}/{path}", nothing)
         app.add_route(f"/servers/{{uuid}}/{path}/{{item}}", nothing, suffix="item")
 

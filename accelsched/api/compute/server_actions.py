@@ -14,7 +14,14 @@ from sqlalchemy.orm import Session
 
 from accelsched import errors, policies, rpc, wire
 from accelsched.api import resources
-from accelsched.api.compute import microversion, server_create, server_inside, server_rebuild, server_resize
+from accelsched.api.compute import (
+    microversion,
+    passwords,
+    server_create,
+    server_inside,
+    server_rebuild,
+    server_resize,
+)
 from accelsched.api.compute import server_schemas as schemas
 from accelsched.api.compute import server_views as views
 from accelsched.api.compute.servers import ServerResource, delete, hint
@@ -165,22 +172,25 @@ class Actions(ServerResource):
         )
         rebuild = functools.partial(rebuilding.rebuild, wanted=wanted, admin=self._is_admin(req))
         self._tell(self._change(req, uuid, rule, rebuild))
-        return Answer(falcon.HTTP_202, {"server": views.full(self._get(uuid, scope), self._reader(req))})
+        view = views.full(self._get(uuid, scope), self._reader(req))
+        return Answer(falcon.HTTP_202, {"server": view | passwords.shown(wanted.admin_pass, self._services.conf)})
 
     def _evacuate(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
         minor = microversion.version_of(req).minor
         resources.check(schemas.evacuate(minor), arguments)
-        _refuse_password("evacuate", arguments)
+        password = passwords.given_or_made(arguments, self._services.conf)
         evacuate = functools.partial(
             rebuilding.evacuate,
             admin=self._is_admin(req),
             target=arguments.get("host"),
             stopped=minor >= 95,
+            admin_pass=password,
             service_down_time_s=self._services.conf.scheduler.service_down_time,
         )
         self._change(req, uuid, "os_compute_api:os-evacuate", evacuate)
         hint("place", self._services.scheduler.place)
-        return Answer(falcon.HTTP_200)
+        # From 2.14 on whoever evacuates servers, an operator, is not told their passwords any more.
+        return Answer(falcon.HTTP_200, passwords.shown(password, self._services.conf) if minor < 14 else None)
 
     def _resize(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
         """Have a server get another size."""

@@ -8,13 +8,14 @@ import base64
 import binascii
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from oslo_utils import strutils
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from accelsched import errors, policies, wire
+from accelsched.api.compute import passwords
 from accelsched.api.compute.microversion import Version
 from accelsched.compute import flavors, images, key_pairs, server_groups, zones
 from accelsched.compute.servers import Key, NewServers
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 # What Nova has other services for, or what is not done yet: refused, because a server without it is not what was
 # asked for. Empty values ask for nothing.
 _REFUSED = {
-    "adminPass": "passwords are not injected; use user_data",
     "block_device_mapping": "this deployment has no volume service",
     "personality": "files are not injected; use user_data",
     "trusted_image_certificates": "image signatures are not checked by this release",
@@ -70,13 +70,13 @@ def read(
     hints = body.get("os:scheduler_hints", body.get("OS-SCH-HNT:scheduler_hints", {}))
     project_id = context.project_id or ""
     _check_block_devices(wanted.get("block_device_mapping_v2", []), last_part(wanted.get("imageRef", "")))
-    _check_networks(wanted.get("networks", []))
+    networks = _networks(wanted.get("networks", []))
     order = look_up(
         wanted, hints, project_id=project_id, context=context, services=services, image_service=image_service
     )
     flavor, image = order.flavor, order.spec.image
     with services.db.reading() as session:
-        key = _key(session, context.user_id or "", wanted.get("key_name"))
+        key = find_key(session, context.user_id or "", wanted.get("key_name"))
     return NewServers(
         project_id=project_id,
         user_id=context.user_id or "",
@@ -98,6 +98,8 @@ def read(
         auto_disk_config=wanted.get("OS-DCF:diskConfig") == "AUTO",
         tags=list(dict.fromkeys(wanted.get("tags", []))),
         config_drive=_flag(wanted.get("config_drive", False)),
+        networks=networks,
+        admin_pass=passwords.given_or_made(wanted, services.conf),
         spec=order.spec.to_dict(),
         min_count=min_count,
         max_count=max_count,
@@ -261,7 +263,11 @@ def _check_group(session: Session, group_uuid: str | None, project_id: str) -> N
         raise errors.InvalidError(str(exc)) from exc
 
 
-def _key(session: Session, user_id: str, name: str | None) -> Key | None:
+def find_key(session: Session, user_id: str, name: str | None) -> Key | None:
+    """Return a user's key pair by its name; None when none is asked for.
+
+    :raises accelsched.errors.InvalidError: when there is none of that name
+    """
     if name is None:
         return None
     try:
@@ -288,13 +294,18 @@ def _check_block_devices(devices: list[Mapping[str, Any]], image_id: str) -> Non
             raise errors.InvalidError("Block Device Mapping is Invalid: its image is not imageRef's.")
 
 
-def _check_networks(networks: list[Mapping[str, Any]] | str) -> None:
+def _networks(networks: list[Mapping[str, Any]] | Literal["none", "auto"]) -> Literal["none", "auto"]:
+    """Return which networks a server is to be on. None named, and it is not said that it shall be on none: as in Nova
+    that is left to the deployment."""
     if isinstance(networks, str):
-        return
+        return networks
     for network in networks:
         what = "Port" if network.get("port") else "Network"
         name = network.get("port") or network.get("uuid") or ""
-        raise errors.InvalidError(f"{what} {name} could not be found: there is no network service; use 'none'.")
+        raise errors.InvalidError(
+            f"{what} {name} could not be found: there is no network service; use 'auto' or 'none'."
+        )
+    return "auto"
 
 
 def _flavor(session: Session, flavorid: str, context: RequestContext, services: Services) -> Flavor:

@@ -12,7 +12,7 @@ from typing import Any
 import falcon
 import sqlalchemy.exc
 from oslo_db import exception as db_exception
-from sqlalchemy import ColumnElement, false, or_, true
+from sqlalchemy import ColumnElement, or_, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from accelsched import errors
@@ -62,8 +62,13 @@ _EQUAL: dict[str, ColumnElement[Any] | InstrumentedAttribute[Any]] = {
 }
 _AT = {"created_at": Row.created_at, "launched_at": Row.launched_at, "terminated_at": Row.deleted_at}
 _REFERENCES = {"flavor": Row.flavor, "image": Row.image}
-_PATTERNS = {"name": Row.name, "description": Row.description, "hostname": Row.hostname}
-_NOBODY_HAS = frozenset({"ip", "ip6"})
+_PATTERNS = {
+    "name": Row.name,
+    "description": Row.description,
+    "hostname": Row.hostname,
+    "ip": Row.ip_v4,
+    "ip6": Row.ip_v6,
+}
 _POWER_STATES = {"0", "1", "3", "4", "6", "7"}
 
 _SORT_KEYS: dict[str, str | None] = {
@@ -202,7 +207,7 @@ def _condition(name: str, values: list[str]) -> ColumnElement[bool]:
         return referred
     if name in _COMPUTED:
         return _COMPUTED[name](name, values)
-    return false() if name in _NOBODY_HAS and value else true()
+    return true()
 
 
 def _tags(name: str, values: list[str]) -> ColumnElement[bool]:

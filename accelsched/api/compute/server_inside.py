@@ -112,10 +112,10 @@ def _standard(told: wire.Diagnostics, config_drive: bool) -> dict[str, Any]:
         "config_drive": config_drive,
         "num_cpus": len(told["cpus"]),
         "num_disks": len(told["disks"]),
-        "num_nics": 0,
+        "num_nics": len(told.get("nics", [])),
         "cpu_details": [{**cpu, "utilisation": None} for cpu in told["cpus"]],
         "disk_details": told["disks"],
-        "nic_details": [],
+        "nic_details": [{**nic, "rx_rate": None, "tx_rate": None} for nic in told.get("nics", [])],
         "memory_details": {"maximum": told["memory_mb"], "used": None},
     }
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from accelsched import errors
 from accelsched.api import resources
 from accelsched.api.compute import server_schemas as schemas
+from accelsched.api.compute import server_views as views
 from accelsched.api.compute.servers import ServerResource
 from accelsched.compute import quotas
 from accelsched.compute import servers as domain
@@ -89,19 +90,35 @@ class MetadataItem(ServerResource):
         resp.status = falcon.HTTP_204
 
 
+class Ips(ServerResource):
+    """``/servers/{id}/ips`` and ``/servers/{id}/ips/{network}``."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
+        """List the addresses that a server is known to have."""
+        server = self._get(uuid, self._scope(resources.context_of(req), "os_compute_api:ips:index")).server
+        resp.media = {"addresses": views.addresses(server, detailed=False)}
+
+    def on_get_item(self, req: falcon.Request, resp: falcon.Response, uuid: str, item: str) -> None:
+        """List those on one network."""
+        server = self._get(uuid, self._scope(resources.context_of(req), "os_compute_api:ips:show")).server
+        found = views.addresses(server, detailed=False)
+        if item not in found:
+            raise errors.NotFoundError("Instance is not a member of specified network")
+        resp.media = {item: found[item]}
+
+
 class Nothing(ServerResource):
     """A collection that is empty for every server here, because the service that would fill it is not there."""
 
-    def __init__(self, services: Services, rule: str, key: str, empty: object) -> None:
+    def __init__(self, services: Services, rule: str, key: str) -> None:
         """Say what is listed.
 
         :param rule: policy of the list
         :param key: of the answer
-        :param empty: its value
         """
         super().__init__(services)
         self._rule = rule
-        self._body = {key: empty}
+        self._body: dict[str, list[object]] = {key: []}
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
         """List nothing, of a server that must be there."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from accelsched import errors, wire
-from accelsched.api.compute import server_create
+from accelsched.api.compute import passwords, server_create
 from accelsched.compute import images
 from accelsched.compute.rebuilding import Rebuild
 from accelsched.context import RequestContext
@@ -18,10 +18,17 @@ if TYPE_CHECKING:
     from accelsched.api.services import Services
 
 # Not done by this release: refused, because the server would not be what was asked for. Empty values ask for nothing.
-_REFUSED = (
-    *("accessIPv4", "accessIPv6", "adminPass", "description", "hostname", "key_name", "personality"),
-    "trusted_image_certificates",
-)
+_REFUSED = ("personality", "trusted_image_certificates")
+# Columns of the keys that change one.
+_COLUMNS = {
+    "name": "name",
+    "metadata": "metadata_",
+    "user_data": "user_data",
+    "description": "description",
+    "hostname": "hostname",
+    "accessIPv4": "access_ip_v4",
+    "accessIPv6": "access_ip_v6",
+}
 
 
 def read(
@@ -53,10 +60,13 @@ def read(
                 f"Image {image['id']} wants {key}={value}, for which the server's host was not chosen; "
                 "create a new server"
             )
-    return Rebuild(
-        image=dict(image),
-        name=wanted.get("name"),
-        metadata=wanted.get("metadata"),
-        change_user_data="user_data" in wanted,
-        user_data=server_create.check_user_data(wanted.get("user_data")),
-    )
+    server_create.check_user_data(wanted.get("user_data"))
+    changes = {column: wanted[key] for key, column in _COLUMNS.items() if key in wanted}
+    changes |= {column: changes[column] or None for column in ("access_ip_v4", "access_ip_v6") if column in changes}
+    if "OS-DCF:diskConfig" in wanted:
+        changes["auto_disk_config"] = wanted["OS-DCF:diskConfig"] == "AUTO"
+    if "key_name" in wanted:
+        with services.db.reading() as session:
+            pair = server_create.find_key(session, server.user_id, wanted["key_name"])
+        changes["key_name"], changes["public_key"] = (None, None) if pair is None else (pair.name, pair.public_key)
+    return Rebuild(dict(image), changes, passwords.given_or_made(wanted, services.conf))

@@ -67,7 +67,7 @@ def full(shown: Shown, reader: Reader, *, groups: Sequence[str] | None = None) -
         "flavor": _flavor(server, reader),
         "created": as_iso(server.created_at),
         "updated": as_iso(server.updated_at),
-        "addresses": {},
+        "addresses": addresses(server, detailed=True),
         "accessIPv4": server.access_ip_v4 or "",
         "accessIPv6": server.access_ip_v6 or "",
         "links": links(reader.prefix, server.uuid),
@@ -107,6 +107,22 @@ def full(shown: Shown, reader: Reader, *, groups: Sequence[str] | None = None) -
     if minor >= 96:
         view["pinned_availability_zone"] = shown.availability_zone
     return view
+
+
+def addresses(server: Server, *, detailed: bool) -> dict[str, list[dict[str, Any]]]:
+    """Return the IP addresses that a server is known to have, by network.
+
+    :param detailed: with what kind they are, and the MAC address of their interface
+    """
+    if server.network is None or server.host is None:
+        return {}
+    beside = {"OS-EXT-IPS:type": "fixed", "OS-EXT-IPS-MAC:mac_addr": names.mac_address(server.uuid)}
+    known = [
+        {"version": version, "addr": address} | (beside if detailed else {})
+        for version, address in ((4, server.ip_v4), (6, server.ip_v6))
+        if address is not None
+    ]
+    return {server.network: known} if known else {}
 
 
 def _hostname(server: Server) -> str:

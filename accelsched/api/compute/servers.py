@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from accelsched import policies, rpc
 from accelsched.api import resources
-from accelsched.api.compute import microversion, server_create, server_filters
+from accelsched.api.compute import microversion, passwords, server_create, server_filters
 from accelsched.api.compute import server_schemas as schemas
 from accelsched.api.compute import server_views as views
 from accelsched.compute import images, quotas, server_groups
@@ -141,6 +141,7 @@ class Servers(ServerResource):
                 "links": links,
                 _DISK_CONFIG: body["server"].get(_DISK_CONFIG, "MANUAL"),
                 "security_groups": [{"name": "default"}],
+                **passwords.shown(new.admin_pass, self._services.conf),
             }
         }
 

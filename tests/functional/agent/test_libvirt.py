@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 from lxml import etree
 from stack import guest as guests
 
-from accelsched import errors, wire
+from accelsched import errors, names, wire
 from accelsched.agent.virt.libvirt import storage
 
 URI = "qemu:///system"
@@ -36,6 +36,14 @@ def machine_options(tmp_path: Path, options_for: Callable[..., Any], images: Any
     yield conf
     _remove_domains_of(state)
     shutil.rmtree(state)
+
+
+@pytest.fixture
+def network(hypervisor: Any) -> Iterator[str]:
+    """A network of libvirt's that leads nowhere and has no DHCP, which would need dnsmasq."""
+    made = hypervisor.networkCreateXML(f"<network><name>accelsched-test-{os.getpid()}</name><bridge/></network>")
+    yield made.name()
+    made.destroy()
 
 
 def _remove_domains_of(state: Path) -> None:
@@ -62,11 +70,20 @@ def bootable(images: Any, guest: guests.Guest) -> Any:
 
 
 def test_a_server_boots_tells_of_it_on_its_console_and_leaves_nothing_behind(
-    control_plane: Any, machine_options: Any, hypervisor: Any, images: Any, guest: guests.Guest, assignment_for: Any
+    control_plane: Any,
+    machine_options: Any,
+    hypervisor: Any,
+    images: Any,
+    guest: guests.Guest,
+    assignment_for: Any,
+    network: str,
 ) -> None:
+    machine_options.set_override("network", network, group="libvirt")
     controller, agent = control_plane(machine_options)
     user_data = base64.b64encode(b"#!/bin/sh\necho USER-DATA-RAN\n").decode()
-    server = assignment_for("node1", image=bootable(images, guest), user_data=user_data, config_drive=True)
+    server = assignment_for(
+        "node1", image=bootable(images, guest), user_data=user_data, config_drive=True, networks="auto"
+    )
     uuid = server["server_uuid"]
     controller.assign(server)
     with agent(machine_options) as running:
@@ -79,9 +96,15 @@ def test_a_server_boots_tells_of_it_on_its_console_and_leaves_nothing_behind(
         assert "config-drive vdb hostname=test-server" in console
         assert "user-data #!/bin/sh" in console
         assert "root vda" in console
+        assert " 1af4:1041 class=" in console  # virtio's network card
+        assert controller.observations[-1]["interface"] == {"network": network, "addresses": []}
+        (interface,) = etree.fromstring(domain.XMLDesc()).iterfind("devices/interface")
+        assert interface.find("source").get("network") == network
+        assert interface.find("mac").get("address") == names.mac_address(uuid)
         told = host.virt.diagnostics(uuid)
         assert (told["state"], told["driver"], told["memory_mb"], len(told["cpus"])) == ("running", "libvirt", 192, 1)
         assert [disk["read_requests"] > 0 for disk in told["disks"]] == [True, True]
+        assert [nic["mac_address"] for nic in told["nics"]] == [names.mac_address(uuid)]
         controller.assign({**server, "desired": "deleted"})
         controller.wait_for(lambda: not controller.assigned("node1", uuid))
         with pytest.raises(libvirt.libvirtError):

@@ -51,6 +51,13 @@ def test_what_is_said_at_creation_is_shown_and_changed_later(api, create):
     assert api.at("2.93").put(path, json={"server": {"hostname": "x.example"}}).status_code == 400
 
 
+def test_who_creates_a_server_is_told_its_password_and_nobody_later(api, create):
+    made = create(adminPass="given")["server"]
+    assert made["adminPass"] == "given"
+    assert len(create()["server"]["adminPass"]) == 12
+    assert "given" not in api.get(f"{C}/servers/{made['id']}").text
+
+
 def test_a_host_name_follows_from_the_name_unless_it_is_asked_for(api, create):
     assert show(api, create(name="My Café!")["server"]["id"])["OS-EXT-SRV-ATTR:hostname"] == "my-caf"
     made = create(name="n", hostname="web.example", max_count=2, return_reservation_id=True)

@@ -8,8 +8,9 @@ import pytest
 from puppets import AS_ADMIN, FAULT, ORIGIN, Site
 from sqlalchemy import select
 
-from accelsched import errors
-from accelsched.compute import decisions, orders, rebuilding
+from accelsched import errors, names
+from accelsched.api.compute import server_views
+from accelsched.compute import decisions, orders, rebuilding, servers
 from accelsched.db.compute import Host
 
 
@@ -65,7 +66,7 @@ def test_others_of_its_request_run_on_when_a_failed_build_finds_no_other_host(si
 def test_a_rebuilt_server_is_a_new_incarnation_and_what_is_said_of_the_old_one_counts_no_more(site: Site) -> None:
     uuid = running(site)
     image = {"id": "i", "name": "i", "disk_format": "raw", "size": 1, "properties": {}}
-    rebuild = rebuilding.Rebuild(image=image, name="renamed")
+    rebuild = rebuilding.Rebuild(image, {"name": "renamed"})
     told = site.db.transact(lambda session: rebuilding.rebuild(session, uuid, rebuild, ORIGIN, **AS_ADMIN))
     assert told is not None
     wanted = site.assigned(told[1])[uuid]
@@ -79,6 +80,52 @@ def test_a_rebuilt_server_is_a_new_incarnation_and_what_is_said_of_the_old_one_c
     site.see(uuid, "active", incarnation=2)
     assert (site.server(uuid).state, site.server(uuid).task) == ("active", None)
     assert site.actions(uuid) == [("rebuild", True, None), ("create", True, None)]
+
+
+def test_a_password_is_kept_until_the_server_is_built_with_it_and_no_longer(site: Site) -> None:
+    (uuid,) = site.create(admin_pass="first")
+    site.see(uuid, "error")
+    site.settle()
+    site.see(uuid, "building")
+
+    def told() -> str | None:
+        return site.assigned(str(site.server(uuid).host))[uuid].get("admin_pass")
+
+    assert told() == "first"  # on the next host too
+    site.see(uuid, "active")
+    assert (told(), site.server(uuid).admin_pass) == (None, None)
+    rebuild = rebuilding.Rebuild({"id": "i", "properties": {}}, admin_pass="second")
+    site.db.transact(lambda session: rebuilding.rebuild(session, uuid, rebuild, ORIGIN, **AS_ADMIN))
+    site.see(uuid, "active")  # said of the one before
+    assert told() == "second"
+    site.see(uuid, "active", incarnation=2)
+    assert told() is None
+    site.lose(str(site.server(uuid).host))
+    evacuate(site, uuid, admin_pass="third")
+    site.see(uuid, "active", incarnation=2)  # the lost host is not so lost
+    assert site.server(uuid).admin_pass == "third"
+    site.settle()
+    assert told() == "third"
+    site.db.transact(lambda session: servers.delete(session, uuid, ORIGIN, **AS_ADMIN))
+    assert site.server(uuid).admin_pass is None
+
+
+def test_a_server_has_the_addresses_that_its_agent_saw_last_and_none_when_it_is_on_no_network(site: Site) -> None:
+    (uuid,) = site.create(networks="auto")
+    assert site.assigned(str(site.server(uuid).host))[uuid]["networks"] == "auto"
+
+    def addresses() -> dict[str, list[str]]:
+        shown = server_views.addresses(site.server(uuid), detailed=True)
+        mac = names.mac_address(uuid)
+        assert all(one["OS-EXT-IPS-MAC:mac_addr"] == mac for known in shown.values() for one in known)
+        return {network: [one["addr"] for one in known] for network, known in shown.items()}
+
+    site.see(uuid, "active", interface={"network": "default", "addresses": []})
+    assert addresses() == {}
+    site.see(uuid, "active", interface={"network": "default", "addresses": ["192.0.2.7", "2001:db8::7"]})
+    assert addresses() == {"default": ["192.0.2.7", "2001:db8::7"]}
+    site.see(uuid, "active")  # by an agent of an earlier version, or whose operator took the network away
+    assert addresses() == {}
 
 
 def test_a_rebuild_that_fails_is_an_error_and_can_be_tried_again(site: Site) -> None:
@@ -102,10 +149,15 @@ def test_a_stopped_server_stays_stopped_wherever_it_is_built_anew(site: Site) ->
     assert wanted["order"] == {"number": 2, "power": "stopped", "reboot": None}
 
 
-def evacuate(site: Site, uuid: str, target: str | None = None) -> None:
+def evacuate(site: Site, uuid: str, target: str | None = None, admin_pass: str | None = None) -> None:
     site.db.transact(
         lambda session: rebuilding.evacuate(
-            session, uuid, ORIGIN, **AS_ADMIN, target=target, stopped=False, service_down_time_s=60
+            *(session, uuid, ORIGIN),
+            **AS_ADMIN,
+            target=target,
+            stopped=False,
+            admin_pass=admin_pass,
+            service_down_time_s=60,
         )
     )
     site.settle()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from accelsched import errors
+from accelsched import errors, wire
 from accelsched.agent import plan
 from accelsched.agent.executor import Executor, fault_of
 from accelsched.agent.failures import Failures
@@ -29,6 +29,7 @@ class Host:
         self.build_raises: Exception | None = None
         self.remove_raises: Exception | None = None
         self.calls: list[str] = []
+        self.interface_is: wire.Interface | errors.UnavailableError | None = None
         self.waits = False
         self.virt = self  # what the executor tells the virt driver is kept here too
 
@@ -46,6 +47,11 @@ class Host:
 
     def carried_out(self, server_uuid: str, order: CarriedOut) -> None:
         self.calls.append(f"carried out {order.number} {order.fault}")
+
+    def interface(self, server_uuid: str) -> wire.Interface | None:
+        if isinstance(self.interface_is, Exception):
+            raise self.interface_is
+        return self.interface_is
 
     def remove(self, server_uuid: str) -> None:
         self.calls.append("remove")
@@ -99,6 +105,15 @@ def test_a_failed_build_leaves_nothing_and_is_remembered(scene: Scene, assignmen
     assert scene.host.calls == ["build", "remove"]
     failure = scene.host.failures.all()[SERVER]
     assert failure.fingerprint == plan.fingerprint(assignment_for())
+
+
+def test_the_interface_is_told_with_the_server_and_nothing_at_all_when_it_cannot_be_asked_for(scene: Scene) -> None:
+    scene.host.interface_is = {"network": "default", "addresses": ["192.0.2.7"]}
+    scene.act(plan.Observe(SERVER, "stopped"))
+    scene.act(plan.Observe(SERVER, "gone"))
+    assert [seen.get("interface") for seen in scene.reporter.said] == [scene.host.interface_is, None]
+    scene.host.interface_is = errors.UnavailableError("libvirt is away")
+    assert scene.act(plan.Observe(SERVER, "active")) == [("stopped", ""), ("gone", "")]
 
 
 def test_a_hypervisor_that_is_away_is_no_failure_of_the_server(scene: Scene, assignment_for: Any) -> None:

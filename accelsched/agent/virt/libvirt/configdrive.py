@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import pycdlib
 
-from accelsched import wire
+from accelsched import names, wire
 from accelsched.agent.virt.base import BuildError
 
 LABEL = "config-2"
@@ -30,9 +30,10 @@ def wanted(assignment: wire.Assignment) -> bool:
     return bool(assignment["config_drive"] or assignment["user_data"] or assignment.get("public_key"))
 
 
-def contents(assignment: wire.Assignment) -> dict[str, bytes]:
+def contents(assignment: wire.Assignment, network: str | None = None) -> dict[str, bytes]:
     """Return the files of a server's config drive by path.
 
+    :param network: that the server has an interface on
     :raises accelsched.agent.virt.base.BuildError: when the user data is not base64 or too large
     """
     key_name, public_key = assignment.get("key_name"), assignment.get("public_key")
@@ -44,6 +45,8 @@ def contents(assignment: wire.Assignment) -> dict[str, bytes]:
         "launch_index": 0,
         "meta": assignment["metadata"],
     }
+    if "admin_pass" in assignment:
+        meta_data["admin_pass"] = assignment["admin_pass"]
     if public_key:
         name = key_name or "default"
         meta_data["public_keys"] = {name: public_key}
@@ -53,7 +56,7 @@ def contents(assignment: wire.Assignment) -> dict[str, bytes]:
     if assignment["user_data"]:
         files["user_data"] = _user_data(assignment["user_data"])
     latest = {
-        "network_data.json": json.dumps({"links": [], "networks": [], "services": []}).encode(),
+        "network_data.json": json.dumps(_network_data(assignment["server_uuid"], network)).encode(),
         "vendor_data.json": b"{}",
     }
     return {
@@ -61,6 +64,16 @@ def contents(assignment: wire.Assignment) -> dict[str, bytes]:
         for version in _VERSIONS
         for name, data in {**files, **(latest if version == "latest" else {})}.items()
     }
+
+
+def _network_data(server_uuid: str, network: str | None) -> dict[str, object]:
+    """Return what a guest is told of its interface: to ask for its address by DHCP."""
+    if network is None:
+        return {"links": [], "networks": [], "services": []}
+    mac = names.mac_address(server_uuid)
+    link = {"id": "interface0", "type": "phy", "ethernet_mac_address": mac, "vif_id": "interface0", "mtu": None}
+    asked = {"id": "network0", "type": "ipv4_dhcp", "link": "interface0", "network_id": network}
+    return {"links": [link], "networks": [asked], "services": []}
 
 
 def hostname(name: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lxml import etree
 
+from accelsched import names
 from accelsched.agent.devices.base import Attachment, MdevAttachment, PciAttachment, SimulatedAttachment
 from accelsched.agent.virt.libvirt import cpus
 from accelsched.agent.virt.libvirt.cpus import NOWHERE, Cpus
@@ -54,6 +55,7 @@ class DomainSpec:
     direct_boot: DirectBoot | None = None
     uefi: bool = False  # in the place of a BIOS
     attachments: Sequence[Attachment] = ()
+    network: str | None = None  # of libvirt, that it has an interface on
     cpus: Cpus = NOWHERE
 
 
@@ -110,6 +112,8 @@ def _metadata(domain: etree._Element, spec: DomainSpec) -> None:
     server.set("node", spec.node_uuid)
     if spec.rescue_disk is not None:
         server.set("rescue", "yes")
+    if spec.network is not None:
+        server.set("network", spec.network)
     for tag, text in (
         ("name", _printable(spec.name)),
         ("project", spec.project_id),
@@ -135,7 +139,8 @@ def _devices(domain: etree._Element, spec: DomainSpec) -> None:
     hostdevs = [attachment for attachment in spec.attachments if not isinstance(attachment, SimulatedAttachment)]
     etree.SubElement(devices, "controller", type="usb", model="none")
     etree.SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
-    for index in range(1, _OWN_PORTS + len(hostdevs) + _SPARE_PORTS + 1):
+    interfaces = 0 if spec.network is None else 1
+    for index in range(1, _OWN_PORTS + interfaces + len(hostdevs) + _SPARE_PORTS + 1):
         etree.SubElement(devices, "controller", type="pci", index=str(index), model="pcie-root-port")
     targets = iter((DISK_TARGET, "vdb", "vdc"))
     for path in filter(None, (spec.rescue_disk, spec.disk)):
@@ -145,6 +150,12 @@ def _devices(domain: etree._Element, spec: DomainSpec) -> None:
         # A disk, not a CD-ROM: kernels for clouds often have no driver for SATA. Guests find it by its label.
         disk = _disk(devices, spec.config_drive, file_format="raw", target=next(targets))
         etree.SubElement(disk, "readonly")
+    if spec.network is not None:
+        interface = etree.SubElement(devices, "interface", type="network")
+        etree.SubElement(interface, "mac", address=names.mac_address(spec.server_uuid))
+        etree.SubElement(interface, "source", network=spec.network)
+        etree.SubElement(interface, "model", type="virtio")
+        etree.SubElement(interface, "rom", enabled="no")  # nobody boots from there, and hosts need no iPXE
     serial = etree.SubElement(devices, "serial", type="file")
     # virtlogd rolls the file over at its max_size; append keeps what an earlier start said.
     etree.SubElement(serial, "source", path=str(spec.console), append="on")

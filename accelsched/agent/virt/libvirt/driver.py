@@ -20,7 +20,7 @@ import os_traits
 from lxml import etree
 from oslo_log import log
 
-from accelsched import errors, wire
+from accelsched import errors, names, wire
 from accelsched.agent import files, numa
 from accelsched.agent.devices import base as devices
 from accelsched.agent.images import Image, ImageClient
@@ -71,6 +71,7 @@ class LibvirtDriver(base.VirtDriver):
     def hypervisor(self) -> wire.HypervisorReport:
         """Ask libvirt what it runs."""
         version = self._ask(lambda connection: connection.getVersion(), "tell its version")
+        self._check_network()
         return {
             "type": "QEMU",
             "version": int(version),
@@ -78,6 +79,18 @@ class LibvirtDriver(base.VirtDriver):
             "cpu_arch": platform.machine(),
             "virt_type": self.virt_type,
         }
+
+    def _check_network(self) -> None:
+        """Find the network that servers are to be on.
+
+        :raises accelsched.errors.UnavailableError: when it is not there or not active; no server could be started
+        """
+        name = self.context.conf.libvirt.network
+        if name is None:
+            return
+        network = self._ask(lambda connection: connection.networkLookupByName(name), "find [libvirt] network")
+        if not network.isActive():
+            raise errors.UnavailableError(f"[libvirt] network: {name} is not active: virsh net-start {name}")
 
     def capacity(self) -> base.Capacity:
         """Return the CPUs this process may use, the host's memory, and the disk that holds the servers' files."""
@@ -145,7 +158,7 @@ class LibvirtDriver(base.VirtDriver):
             progress.step("making config drive")
             config_drive = files_.config_drive
             if not config_drive.exists():
-                image = configdrive.iso_image(configdrive.contents(assignment))
+                image = configdrive.iso_image(configdrive.contents(assignment, self._network(assignment)))
                 files.write_atomically(config_drive, image, mode=0o600)
         progress.step("starting")
         spec = DomainSpec(
@@ -167,6 +180,7 @@ class LibvirtDriver(base.VirtDriver):
             direct_boot=direct_boot,
             uefi=boots is not None and boots["properties"].get("hw_firmware_type") == "uefi",
             attachments=attachments,
+            network=self._network(assignment),
             cpus=self._cpus(assignment),
         )
         self._start(domain_xml(spec))
@@ -231,6 +245,23 @@ class LibvirtDriver(base.VirtDriver):
         self._ask(lambda connection: self._remove_domain(connection, server_uuid), "remove the domain")
         files_.remove()
 
+    def interface(self, server_uuid: str) -> wire.Interface | None:
+        """Ask libvirt for the leases of a server's interface."""
+
+        def ask(connection: Any) -> wire.Interface | None:
+            name = _mark(connection.lookupByUUIDString(server_uuid)).get("network")
+            if name is None:
+                return None
+            leases = connection.networkLookupByName(name).DHCPLeases(names.mac_address(server_uuid))
+            return {"network": name, "addresses": sorted(lease["ipaddr"] for lease in leases)}
+
+        try:
+            return self._connection.call(ask)
+        except libvirt.libvirtError as exc:
+            if exc.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_NETWORK):
+                return None
+            raise errors.UnavailableError(f"libvirt cannot tell the addresses of {server_uuid}: {exc}") from exc
+
     def diagnostics(self, server_uuid: str) -> wire.Diagnostics:
         """Ask libvirt what the domain has done since it was started."""
         if self._power(server_uuid) not in (base.Power.RUNNING, base.Power.PAUSED):
@@ -244,7 +275,12 @@ class LibvirtDriver(base.VirtDriver):
         domain = connection.lookupByUUIDString(server_uuid)
         cpus, _ = domain.vcpus()
         disks: list[wire.DiskDetails] = []
-        for target in etree.fromstring(domain.XMLDesc().encode()).iterfind("./devices/disk/target"):
+        described = etree.fromstring(domain.XMLDesc().encode())
+        nics = [
+            _nic(address, domain.interfaceStats(address))
+            for address in (mac.get("address", "") for mac in described.iterfind("./devices/interface/mac"))
+        ]
+        for target in described.iterfind("./devices/disk/target"):
             told = domain.blockStats(target.get("dev"))
             disks.append(
                 {
@@ -262,6 +298,7 @@ class LibvirtDriver(base.VirtDriver):
             "uptime": None,
             "cpus": [{"id": number, "time": time_ns} for number, _, time_ns, _ in cpus],
             "disks": disks,
+            "nics": nics,
             "memory_mb": domain.maxMemory() // 1024,
         }
 
@@ -320,6 +357,11 @@ class LibvirtDriver(base.VirtDriver):
         initrd = self._cache.fetch_by_id(ramdisk_id, progress.check) if ramdisk_id else None
         command_line = properties.get("os_command_line") or self.context.conf.libvirt.kernel_args
         return DirectBoot(kernel, initrd, command_line)
+
+    def _network(self, assignment: wire.Assignment) -> str | None:
+        """Return the network that a server gets an interface on."""
+        network: str | None = self.context.conf.libvirt.network
+        return network if assignment.get("networks") == "auto" else None
 
     def _cpus(self, assignment: wire.Assignment) -> Cpus:
         """Return which of the host's CPUs and NUMA nodes a server's are on."""
@@ -409,6 +451,22 @@ class LibvirtDriver(base.VirtDriver):
 
 def _image(spec: wire.ImageSpec) -> Image:
     return Image(spec["id"], spec["disk_format"], spec["size"], spec["os_hash_algo"], spec["os_hash_value"])
+
+
+def _nic(mac: str, told: Sequence[int]) -> wire.NicDetails:
+    """Return what libvirt told of an interface: octets, packets, errors and drops, received and then transmitted."""
+    rx_octets, rx_packets, rx_errors, rx_drop, tx_octets, tx_packets, tx_errors, tx_drop = told
+    return {
+        "mac_address": mac,
+        "rx_octets": rx_octets,
+        "rx_packets": rx_packets,
+        "rx_errors": rx_errors,
+        "rx_drop": rx_drop,
+        "tx_octets": tx_octets,
+        "tx_packets": tx_packets,
+        "tx_errors": tx_errors,
+        "tx_drop": tx_drop,
+    }
 
 
 def _power_of(domain: Any) -> base.Power:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from accelsched import names
 from accelsched.agent.virt.base import BuildError
 from accelsched.agent.virt.libvirt import configdrive
 
@@ -52,6 +53,20 @@ def test_the_file_system_has_the_label_guests_look_for(assignment_for: Any) -> N
     image = configdrive.iso_image(configdrive.contents(assignment_for()))
     # ECMA-119, 8.4.8: the volume identifier is at offset 40 of the descriptor in sector 16.
     assert image[16 * 2048 + 40 : 16 * 2048 + 72].rstrip() == b"config-2"
+
+
+def test_a_guest_is_told_its_interface_and_its_password_where_it_has_them(assignment_for: Any) -> None:
+    server = assignment_for()
+
+    def told(name: str, *arguments: Any) -> Any:
+        return json.loads(configdrive.contents(*arguments)[f"openstack/latest/{name}.json"])
+
+    assert told("network_data", server)["links"] == []
+    assert "admin_pass" not in told("meta_data", server)
+    network = told("network_data", server, "default")
+    assert network["links"][0]["ethernet_mac_address"] == names.mac_address(server["server_uuid"])
+    assert (network["networks"][0]["type"], network["networks"][0]["link"]) == ("ipv4_dhcp", network["links"][0]["id"])
+    assert told("meta_data", {**server, "admin_pass": "secret"})["admin_pass"] == "secret"
 
 
 def test_a_server_without_user_data_has_none(assignment_for: Any) -> None:

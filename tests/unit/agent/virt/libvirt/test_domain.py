@@ -73,6 +73,7 @@ SPECS = {
             )
         ),
     ),
+    "network": dataclasses.replace(PLAIN, network="default"),
     "shared_cpus": dataclasses.replace(PLAIN, cpus=Cpus(float_on=frozenset({0, 1, 2, 8}))),
     "diskless": dataclasses.replace(PLAIN, disk=None, image_id=None, direct_boot=DirectBoot(BASE / "kernel", None, "")),
 }
@@ -98,7 +99,7 @@ def test_every_device_has_a_root_port_of_its_own_and_there_are_spare_ones() -> N
         devices = etree.fromstring(domain_xml(spec)).find("devices")
         assert devices is not None
         ports = len(devices.findall("controller[@model='pcie-root-port']"))
-        users = sum(len(devices.findall(kind)) for kind in ("disk", "rng", "memballoon", "hostdev"))
+        users = sum(len(devices.findall(kind)) for kind in ("disk", "interface", "rng", "memballoon", "hostdev"))
         assert ports >= users + 3
 
 
