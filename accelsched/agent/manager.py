@@ -261,6 +261,7 @@ class Agent:
         resume = self._conf.agent.resume_guests_state_on_host_boot
         for action in plan(assignments, host.present(assignments), failures=failures, work=work, resume=resume):
             self._executor.act(host, action)
+        host.virt.tidy(assignments)
 
 
 def _named(hosts: Sequence[str]) -> str:

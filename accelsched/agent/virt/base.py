@@ -234,6 +234,13 @@ class VirtDriver(ABC):
     def destroy(self, server_uuid: str) -> None:
         """Stop a server of ours and remove all that is left of it."""
 
+    def tidy(self, assignments: Sequence[wire.Assignment]) -> None:
+        """Remove what is kept for servers and no server has used for long. Called often; it need not do it each time.
+
+        :param assignments: all that is wanted on this host
+        """
+        return
+
     def interface(self, server_uuid: str) -> wire.Interface | None:
         """Say which network a server is on, and what is known of its addresses there; None when it is on none.
 

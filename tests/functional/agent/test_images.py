@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import os
 import subprocess
 import threading
 import time
@@ -19,7 +20,7 @@ import pytest
 from accelsched import errors
 from accelsched.agent.images import Image, ImageClient
 from accelsched.agent.virt.base import BuildError, InterruptedBuildError
-from accelsched.agent.virt.libvirt import storage
+from accelsched.agent.virt.libvirt import storage, unused
 
 
 class Glance:
@@ -235,6 +236,32 @@ def test_a_disk_that_is_there_is_never_made_anew(glance: Glance, cache: Any, qco
     disk.write_bytes(b"precious")
     storage.create_disk(disk, None, "", 1)
     assert disk.read_bytes() == b"precious"
+
+
+def test_an_image_that_nobody_used_for_long_is_removed_and_one_that_a_disk_stands_on_never(
+    glance: Glance, cache: Any, qcow2: bytes, tmp_path: Path, assignment_for: Any
+) -> None:
+    kept, wanted, kernel, young, old = (glance.add(qcow2, "qcow2") for _ in range(5))
+    day = 24 * 3600
+    for image in (kept, wanted, kernel, old):
+        path = cache.fetch(image, go_on)
+        os.utime(path, (time.time() - 2 * day,) * 2)
+    cache.fetch(young, go_on)
+    instances = tmp_path / "instances"
+    (instances / "gone-from-the-books").mkdir(parents=True)
+    disk = instances / "gone-from-the-books" / "disk"
+    storage.create_disk(disk, cache.directory / kept.id, "qcow2", 1)
+    (instances / "gone-from-the-books" / "console.log").write_text("hello")
+    server = assignment_for("node1", image={"id": wanted.id, "properties": {"kernel_id": kernel.id}})
+    used = unused.images_in_use(instances, cache.directory, [server, assignment_for("node1")])
+    assert used == {kept.id, wanted.id, kernel.id}
+    assert cache.remove_unused(used, day) == [old.id]
+    assert left(cache.directory) == sorted([kept.id, wanted.id, kernel.id, young.id])
+    disk.unlink()
+    used = unused.images_in_use(instances, cache.directory, [])
+    assert (used, cache.remove_unused(used, day)) == (set(), [])  # they were in use a moment ago
+    os.utime(cache.directory / kept.id, (time.time() - 2 * day,) * 2)
+    assert cache.remove_unused(used, day) == [kept.id]
 
 
 def test_an_image_larger_than_the_flavors_disk_is_refused(glance: Glance, cache: Any, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from accelsched.agent import files, numa
 from accelsched.agent.devices import base as devices
 from accelsched.agent.images import Image, ImageClient
 from accelsched.agent.virt import base, kvm
-from accelsched.agent.virt.libvirt import backup, capabilities, configdrive, instance, storage
+from accelsched.agent.virt.libvirt import backup, capabilities, configdrive, instance, storage, unused
 from accelsched.agent.virt.libvirt.connection import Connection
 from accelsched.agent.virt.libvirt.cpus import Cpus, GuestNode
 from accelsched.agent.virt.libvirt.domain import DISK_TARGET, NAMESPACE, DirectBoot, DomainSpec, domain_xml
@@ -63,6 +63,7 @@ class LibvirtDriver(base.VirtDriver):
         self._cache = storage.ImageCache(
             self._instances / "_base", ImageClient(conf), max_bytes=conf.glance.max_image_bytes
         )
+        self._tidy_due = 0.0  # of the monotonic clock
         self._virt_type: str | None = None
         self._probe_lock = threading.Lock()
 
@@ -244,6 +245,20 @@ class LibvirtDriver(base.VirtDriver):
         files_ = self._instance(server_uuid)
         self._ask(lambda connection: self._remove_domain(connection, server_uuid), "remove the domain")
         files_.remove()
+
+    def tidy(self, assignments: Sequence[wire.Assignment]) -> None:
+        """Remove cached images that are old and not in use."""
+        options = self.context.conf.image_cache
+        if not options.remove_unused_base_images or time.monotonic() < self._tidy_due:
+            return
+        self._tidy_due = time.monotonic() + options.manager_interval
+        try:
+            used = unused.images_in_use(self._instances, self._cache.directory, assignments)
+        except base.BuildError as exc:  # perhaps it stands on what would be removed
+            LOG.warning("No cached image is removed: %s: %s", exc, exc.__cause__)
+            return
+        for name in self._cache.remove_unused(used, options.remove_unused_original_minimum_age_seconds):
+            LOG.info("Image %s, which nobody used any more, was removed from the cache", name)
 
     def interface(self, server_uuid: str) -> wire.Interface | None:
         """Ask libvirt for the leases of a server's interface."""

@@ -8,7 +8,8 @@ import json
 import re
 import subprocess
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class ImageCache:
     """Checked images, one file each, shared by the disks of all servers that use them."""
 
     def __init__(self, directory: Path, client: ImageClient, max_bytes: int) -> None:
-        self._directory = directory
+        self.directory = directory
         self._client = client
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -53,15 +54,18 @@ class ImageCache:
             does not answer
         :raises accelsched.errors.NotFoundError: when there is no such image
         """
-        path = self._directory / _file_name(image.id)
-        with self._lock:
-            lock = self._locks.setdefault(image.id, threading.Lock())
-        with lock:
+        path = self.directory / _file_name(image.id)
+        with self._lock_of(path.name):
             check()
             if not path.exists():
-                self._directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+                self.directory.mkdir(mode=0o711, parents=True, exist_ok=True)
                 self._download(image, path, check)
+            path.touch()  # used just now, whoever looks
         return path
+
+    def _lock_of(self, name: str) -> threading.Lock:
+        with self._lock:
+            return self._locks.setdefault(name, threading.Lock())
 
     def save(self, image: Image, path: Path, check: Callable[[], None]) -> None:
         """Make an image a file of somebody's own, outside the cache, by the rules of :meth:`fetch`."""
@@ -69,14 +73,35 @@ class ImageCache:
 
     def fetch_by_id(self, image_id: str, check: Callable[[], None]) -> Path:
         """Return the file of an image, asking Glance what it is only when it is not there."""
-        path = self._directory / _file_name(image_id)
-        if path.exists():
-            return path
+        path = self.directory / _file_name(image_id)
+        with self._lock_of(path.name):
+            if path.exists():
+                path.touch()
+                return path
         try:
             image = self._client.show(image_id)
         except errors.UnavailableError as exc:
             raise BuildError(f"image {image_id} could not be looked up") from exc
         return self.fetch(image, check)
+
+    def remove_unused(self, used: Collection[str], age_s: float) -> list[str]:
+        """Remove images that nobody uses, and that nobody has for long.
+
+        :param used: names of those in use; they are young again
+        :param age_s: seconds since an image was used last
+        :returns: names of those that were removed
+        """
+        removed = []
+        for path in sorted(self.directory.glob("*")):
+            if path.suffix == _PARTIAL:
+                continue
+            with self._lock_of(path.name):
+                if path.name in used:
+                    path.touch()
+                elif time.time() - path.stat().st_mtime > age_s:
+                    path.unlink()
+                    removed.append(path.name)
+        return removed
 
     def _download(self, image: Image, path: Path, check: Callable[[], None]) -> None:
         partial = path.with_name(f"{path.name}{_PARTIAL}")
