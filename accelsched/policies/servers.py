@@ -174,6 +174,18 @@ RULES = [
     rule(TAGS + "delete_all", PROJECT_MEMBER_OR_ADMIN, "Remove a server's tags", ("DELETE", _TAGS_PATH)),
     rule(TAGS + "delete", PROJECT_MEMBER_OR_ADMIN, "Remove a tag from a server", ("DELETE", _TAGS_PATH + "/{tag}")),
     rule(
+        "os_compute_api:os-server-password:show",
+        PROJECT_READER_OR_ADMIN,
+        "Show the password that a guest posted, of which there is none",
+        ("GET", "/servers/{server_id}/os-server-password"),
+    ),
+    rule(
+        "os_compute_api:os-server-password:clear",
+        PROJECT_MEMBER_OR_ADMIN,
+        "Forget it",
+        ("DELETE", "/servers/{server_id}/os-server-password"),
+    ),
+    rule(
         "os_compute_api:ips:index",
         PROJECT_READER_OR_ADMIN,
         "List a server's addresses",

@@ -82,6 +82,7 @@ def _add_servers(app: resources.App, services: Services) -> None:
     app.add_route("/servers/{uuid}/diagnostics", inside, suffix="diagnostics")
     app.add_route("/servers/{uuid}/topology", inside, suffix="topology")
     app.add_route("/servers/{uuid}/remote-consoles", inside, suffix="consoles")
+    app.add_route("/servers/{uuid}/os-server-password", server_parts.Password(services))
     ips = server_parts.Ips(services)
     app.add_route("/servers/{uuid}/ips", ips)
     app.add_route("/servers/{uuid}/ips/{item}", ips, suffix="item")

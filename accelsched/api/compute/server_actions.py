@@ -18,6 +18,7 @@ from accelsched.api.compute import (
     microversion,
     passwords,
     server_create,
+    server_elsewhere,
     server_inside,
     server_rebuild,
     server_resize,
@@ -48,13 +49,7 @@ _BACKUP = "os_compute_api:os-create-backup"
 # Until 2.6 consoles were asked for by actions.
 _CONSOLES = frozenset({"os-getRDPConsole", "os-getSerialConsole", "os-getSPICEConsole", "os-getVNCConsole"})
 # Nova's other actions. They are not done yet, and say so rather than doing nothing.
-_NOT_DONE = frozenset(
-    {
-        *("addFixedIp", "addFloatingIp", "addSecurityGroup", "changePassword", "injectNetworkInfo"),
-        *("os-migrateLive", "removeFixedIp", "removeFloatingIp", "removeSecurityGroup", "resetNetwork"),
-        *("restore", "trigger_crash_dump"),
-    }
-)
+_NOT_DONE = frozenset({"os-migrateLive", "trigger_crash_dump"})
 _ACTION: jsonschema.protocols.Validator = resources.validator({"type": "object"})
 
 
@@ -112,6 +107,9 @@ class Actions(ServerResource):
             answer = self._order(req, uuid, *_ORDERS[action])
         elif action in self._handlers:
             answer = self._handlers[action](req, uuid, arguments)
+        elif action in server_elsewhere.NAMES:
+            server = self._get(uuid, self._scope(resources.context_of(req), rules.SERVERS + "show")).server
+            raise server_elsewhere.refusal(action, arguments, server, microversion.version_of(req).minor)
         elif action in _NOT_DONE:
             self._get(uuid, self._scope(resources.context_of(req), rules.SERVERS + "show"))
             raise falcon.HTTPNotImplemented(description=f"The action {action} is not supported by this release.")

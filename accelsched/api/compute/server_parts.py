@@ -107,6 +107,20 @@ class Ips(ServerResource):
         resp.media = {item: found[item]}
 
 
+class Password(ServerResource):
+    """``/servers/{id}/os-server-password``: what a guest posted to the metadata service, which is not there."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
+        """Tell that no guest has posted any."""
+        self._get(uuid, self._scope(resources.context_of(req), "os_compute_api:os-server-password:show"))
+        resp.media = {"password": ""}
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
+        """Forget it."""
+        self._get(uuid, self._scope(resources.context_of(req), "os_compute_api:os-server-password:clear"))
+        resp.status = falcon.HTTP_204
+
+
 class Nothing(ServerResource):
     """A collection that is empty for every server here, because the service that would fill it is not there."""
 

@@ -290,14 +290,39 @@ def test_an_operator_chooses_the_host(api, create):
     assert user.post(f"{C}/servers", json=body).status_code == 403
 
 
+def test_what_other_services_would_do_is_answered_as_where_nova_finds_nothing_and_never_with_a_crash(api, create):
+    path = f"{C}/servers/{create()['server']['id']}"
+    for action, arguments, minor, status, why in (
+        ("restore", None, 96, 409, "while it is in vm_state"),
+        ("changePassword", {"adminPass": "x"}, 96, 409, "no QEMU agent"),
+        ("changePassword", {}, 96, 400, "adminPass"),
+        ("addSecurityGroup", {"name": "web"}, 96, 404, "Security group web not found"),
+        ("removeSecurityGroup", {"name": "{uuid.x}"}, 96, 404, "Security group {uuid.x} not found"),
+        ("addFloatingIp", {"address": "192.0.2.1"}, 43, 404, "floating IP not found"),
+        ("addFloatingIp", {"address": "192.0.2.1"}, 44, 404, "is not supported on this method"),
+        ("addFixedIp", {"networkId": 1}, 43, 400, "networkId"),
+        ("addFixedIp", {"networkId": "net"}, 43, 400, "for network: net"),
+        ("resetNetwork", None, 96, 410, "no more"),
+    ):
+        refused = api.at(f"2.{minor}").post(f"{path}/action", json={action: arguments})
+        ((_, fault),) = refused.json().items()
+        assert (refused.status_code, fault["code"]) == (status, status)
+        assert why in fault["message"]
+    assert api.get(f"{path}/os-server-password").json() == {"password": ""}
+    assert api.delete(f"{path}/os-server-password").status_code == 204
+    for name in ("os-volumes", "os-snapshots", "os-networks", "os-floating-ips", "os-security-groups", "images"):
+        for answer in (api.get(f"{C}/{name}"), api.at("2.1").post(f"{C}/{name}", json={}), api.delete(f"{C}/{name}/1")):
+            assert (answer.status_code, answer.json()["itemNotFound"]["code"]) == (404, 404)
+
+
 def test_actions_that_are_not_done_say_so(api, create):
     server_id = create()["server"]["id"]
     path = f"{C}/servers/{server_id}/action"
-    refused = api.post(path, json={"restore": None})
+    refused = api.post(path, json={"trigger_crash_dump": None})
     assert (refused.status_code, refused.json()["notImplemented"]["code"]) == (501, 501)
     assert api.post(path, json={"dance": {}}).status_code == 400
     assert api.post(path, json={"reboot": {}, "pause": None}).status_code == 400
     assert api.post(path, json={}).status_code == 400
-    assert api.post(f"{C}/servers/{uuid.uuid4()}/action", json={"restore": None}).status_code == 404
+    assert api.post(f"{C}/servers/{uuid.uuid4()}/action", json={"trigger_crash_dump": None}).status_code == 404
     assert api.post(path, json={"forceDelete": None}).status_code == 202
     wait(lambda: api.get(f"{C}/servers/{server_id}").status_code == 404)
