@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from stack import progress
-from stack.acceptance import operators, servers
+from stack.acceptance import operators, sdk, servers
 from stack.acceptance.run import Run, StoryEndedError
 from stack.quickstart import DEFAULT_STATE_DIR
 
@@ -23,6 +23,9 @@ STORIES = {
     "life": servers.life,
     "images": servers.images,
     "moves": servers.moves,
+    "sdk-compute": sdk.compute,
+    "sdk-placement": sdk.placement,
+    "sdk-image": sdk.image,
 }
 # Commands of clients that speak to an API which is not served yet.
 _NOT_SERVED = ("accelerator (device, deployable, device profile, arq, attribute)",)
@@ -55,8 +58,9 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tools/acceptance",
-        description="Run the openstack client's commands against the stack of tools/quickstart, and look at its "
-        "domains, images and records whether each did what it says. Takes some ten minutes; what it makes, it removes.",
+        description="Run the openstack client's commands, and openstacksdk's calls, against the stack of "
+        "tools/quickstart, and look at its domains, images and records whether each did what it says. Takes some "
+        "fifteen minutes; what it makes, it removes.",
         epilog="Example: tools/quickstart start && tools/acceptance",
     )
     parser.add_argument("story", nargs="*", choices=[*STORIES, []], help=f"of {', '.join(STORIES)}; default: all")

@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import openstack
+
 from stack import progress
 from stack.acceptance.domains import Domains
 from stack.client import OpenStackClient
@@ -49,6 +51,7 @@ class Run:
             cloud: OpenStackClient(clouds, cloud, progress.silent) for cloud in ("accelsched", "accelsched-demo")
         }
         self._report = report
+        self._clouds = clouds
 
     @cached_property
     def domains(self) -> Domains:
@@ -95,6 +98,15 @@ class Run:
         :raises StackError: when it fails
         """
         return json.loads(self.client(*arguments, "-f", "json", user=user))
+
+    def sdk(self, *, user: bool = False) -> openstack.connection.Connection:
+        """Return openstacksdk's connection.
+
+        :param user: of an ordinary user; else of the operator
+        """
+        config = openstack.config.OpenStackConfig(config_files=[str(self._clouds)])
+        cloud = config.get_one("accelsched-demo" if user else "accelsched")
+        return openstack.connection.Connection(config=cloud)
 
     def refused(self, *arguments: str, why: str, user: bool = False) -> None:
         """Have a command that must fail.
