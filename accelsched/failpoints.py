@@ -31,6 +31,7 @@ class Point(enum.StrEnum):
     SCHEDULER_CLAIM_COMMITTED = "scheduler.claim.committed"
     CONTROLLER_OBSERVATION_WRITTEN = "controller.observation.written"
     CONTROLLER_OBSERVATION_COMMITTED = "controller.observation.committed"
+    AGENT_FILES_FETCHED = "agent.files.fetched"
     AGENT_REGION_NOTED = "agent.region.noted"
     AGENT_REGION_PROGRAMMED = "agent.region.programmed"
     AGENT_DEVICES_PREPARED = "agent.devices.prepared"

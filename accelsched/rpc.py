@@ -8,8 +8,8 @@ topic                   served by                   methods
 accelsched-controller   accelsched-scheduler        report_host, heartbeat, fetch_assignments,
                                                     report_observations
 accelsched-scheduler    accelsched-scheduler        place (a hint)
-accelsched-agent        accelsched-agent, one       sync (a hint), console_output, diagnostics
-                        queue for each process
+accelsched-agent        accelsched-agent, one       sync (a hint), console_output, diagnostics; list_files and
+                        queue for each process      read_file, from agents that a server goes to
 ======================  ==========================  =====================================================
 
 Casts are hints that make something happen sooner; whatever they ask for happens without them too. Calls wait for
@@ -218,3 +218,22 @@ class AgentClient(_Client):
         """
         told: wire.Diagnostics = self._call("diagnostics", agent, host=host, server_uuid=server_uuid)
         return told
+
+    def list_files(self, agent: str, host: str, server_uuid: str) -> dict[str, int]:
+        """Return the files of a server that is set aside: the size of each, in bytes, by name.
+
+        :raises accelsched.errors.NotFoundError: when nothing of the server is there
+        :raises accelsched.errors.ConflictError: when it is not set aside
+        """
+        files: dict[str, int] = self._call("list_files", agent, host=host, server_uuid=server_uuid)
+        return files
+
+    def read_file(self, agent: str, host: str, server_uuid: str, name: str, offset: int) -> wire.Chunk:
+        """Return a part of one of these files.
+
+        :param offset: where it begins, bytes
+        :raises accelsched.errors.NotFoundError: when there is no such file
+        :raises accelsched.errors.ConflictError: when the server is not set aside
+        """
+        chunk: wire.Chunk = self._call("read_file", agent, host=host, server_uuid=server_uuid, name=name, offset=offset)
+        return chunk

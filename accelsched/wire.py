@@ -133,6 +133,27 @@ class PowerOrder(TypedDict):
     rescue: NotRequired[ImageSpec]  # what a server that is rescued boots from, with its own disk as the second
 
 
+class Origin(TypedDict):
+    """The host that has set a server aside and holds its files."""
+
+    host: str
+    agent: str  # RPC server name of its agent
+
+
+class KeptDisk(TypedDict):
+    """What was on a server's disk before it got another size on the same host."""
+
+    id: str  # uuid of the move
+    restore: bool  # it is wanted again; else it is to be kept before anything is written
+
+
+class Chunk(TypedDict):
+    """A part of a file."""
+
+    data: str  # base64
+    sha256: str  # hexadecimal, of what the data stands for
+
+
 class Assignment(TypedDict):
     """What is wanted of one server on one host."""
 
@@ -149,6 +170,8 @@ class Assignment(TypedDict):
     numa: NotRequired[list[NumaPlacedNode]]  # by the server's nodes; not there when it asked for none
     restore: NotRequired[ImageSpec]  # what its disk is made of, where that is not an overlay of the image
     incarnation: NotRequired[int]  # 1 when not there; one of a smaller number is removed and built anew
+    origin: NotRequired[Origin]  # where its files are to be fetched from before it is built
+    kept_disk: NotRequired[KeptDisk]  # not there: none is of use any more
     metadata: dict[str, str]
     user_data: str | None  # base64, as the user gave it
     config_drive: bool

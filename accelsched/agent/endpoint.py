@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from accelsched import errors, rpc, wire
+from accelsched.agent import handover
 from accelsched.agent.host import Host
 
 
@@ -47,6 +48,27 @@ class Endpoint:
         :raises accelsched.errors.NotFoundError: when the server is not on that host, or does not run
         """
         return self._host(host).virt.diagnostics(server_uuid)
+
+    @rpc.messaging.expected_exceptions(errors.NotFoundError, errors.ConflictError)  # type: ignore[attr-defined, untyped-decorator]
+    def list_files(self, ctxt: Mapping[str, Any], host: str, server_uuid: str) -> dict[str, int]:
+        """Return the files of a server that is set aside: the size of each, in bytes, by name.
+
+        :raises accelsched.errors.NotFoundError: when nothing of the server is there
+        :raises accelsched.errors.ConflictError: when it is not set aside
+        """
+        return {name: path.stat().st_size for name, path in self._host(host).virt.files_aside(server_uuid).items()}
+
+    @rpc.messaging.expected_exceptions(errors.NotFoundError, errors.ConflictError)  # type: ignore[attr-defined, untyped-decorator]
+    def read_file(self, ctxt: Mapping[str, Any], host: str, server_uuid: str, name: str, offset: int) -> wire.Chunk:
+        """Return a part of one of these files, from so many bytes on.
+
+        :raises accelsched.errors.NotFoundError: when there is no such file
+        :raises accelsched.errors.ConflictError: when the server is not set aside
+        """
+        path = self._host(host).virt.files_aside(server_uuid).get(name)
+        if path is None:
+            raise errors.NotFoundError(f"server {server_uuid} has no {name!r} on host {host}")
+        return handover.read(path, offset)
 
     def _host(self, name: str) -> Host:
         if name not in self._hosts:

@@ -17,7 +17,7 @@ from accelsched import errors, wire
 from accelsched.agent import plan
 from accelsched.agent.host import Host
 from accelsched.agent.reporter import Reporter
-from accelsched.agent.virt.base import NO_ORDER, CarriedOut, InterruptedBuildError, Progress
+from accelsched.agent.virt.base import NO_ORDER, CarriedOut, InterruptedBuildError, Progress, to_run
 from accelsched.agent.workers import Key, Workers
 from accelsched.failpoints import Point, reach
 
@@ -63,7 +63,7 @@ class Executor:
             case plan.Build(assignment):
                 build = functools.partial(self._build, host, assignment)
                 # One that is built but is not to run has an order to be carried out.
-                self._submit(host, assignment["server_uuid"], build, True, look=not _runs(assignment))
+                self._submit(host, assignment["server_uuid"], build, True, look=not to_run(assignment))
             case plan.Resume(assignment):
                 self._submit(host, assignment["server_uuid"], lambda stop: self._resume(host, assignment, stop), True)
             case plan.Obey(assignment):
@@ -76,6 +76,9 @@ class Executor:
                 self._submit(host, server_uuid, lambda _stop: remove(), False, look=not announce)
             case plan.RemoveDevice(driver, mark):
                 self._submit(host, mark, lambda _stop: self._remove_device(host, driver, mark), False)
+            case plan.Tidy(assignment, then):
+                tidy = functools.partial(self._tidy, host, assignment, then)
+                self._submit(host, assignment["server_uuid"], lambda _stop: tidy(), False)
             case plan.Cancel(server_uuid):
                 self._workers.cancel((host.name, server_uuid))
 
@@ -174,6 +177,9 @@ class Executor:
             self._clean_up(host, server_uuid)
             observe("error", fault=failure.fault)
             return
+        if "origin" in assignment and not to_run(assignment):
+            LOG.info("Server %s came from host %s", server_uuid, assignment["origin"]["host"])
+            return
         LOG.info("Server %s runs", server_uuid)
         observe("active", order=_last_order(assignment))
 
@@ -232,6 +238,14 @@ class Executor:
         else:
             LOG.info("Device %s, which was nobody's, was removed", mark)
 
+    def _tidy(self, host: Host, assignment: wire.Assignment, then: plan.Observe) -> None:
+        try:
+            host.tidy(assignment)
+        except Exception as exc:  # tried again at the next comparison
+            self._log_once(host, assignment["server_uuid"], "rid of what it needs no more", exc)
+        else:
+            self.act(host, then)
+
     def _clean_up(self, host: Host, server_uuid: str) -> bool:
         try:
             host.remove(server_uuid)
@@ -256,12 +270,7 @@ class Executor:
 def _last_order(assignment: wire.Assignment) -> CarriedOut:
     """Return the order that a server which has just been built has with it: building it carried that out."""
     order = assignment.get("order")
-    return CarriedOut(order["number"]) if order and _runs(assignment) else NO_ORDER
-
-
-def _runs(assignment: wire.Assignment) -> bool:
-    """Tell whether a server is to run."""
-    return "order" not in assignment or assignment["order"]["power"] in ("running", "rescued")
+    return CarriedOut(order["number"]) if order and to_run(assignment) else NO_ORDER
 
 
 def fault_of(exc: Exception) -> wire.Fault:

@@ -9,14 +9,15 @@ from collections.abc import Iterable, Mapping
 import os_traits
 from oslo_log import log
 
-from accelsched import errors, wire
+from accelsched import errors, rpc, wire
 from accelsched.agent import inventory
 from accelsched.agent.devices.base import Attachment, Device, DeviceDriver, DeviceError, HostContext
 from accelsched.agent.failures import Failures
+from accelsched.agent.handover import Source
 from accelsched.agent.images import ImageClient
 from accelsched.agent.numa import has_threads
 from accelsched.agent.plan import OwnedDevice, Present
-from accelsched.agent.virt.base import CarriedOut, Progress, SnapshotError, VirtDriver
+from accelsched.agent.virt.base import CarriedOut, Progress, SnapshotError, VirtDriver, to_run
 from accelsched.failpoints import Point, reach
 
 LOG = log.getLogger(__name__)
@@ -27,9 +28,16 @@ _GRACE_MAX_S = 3600.0  # an image's owner may not occupy a thread of the agent f
 class Host:
     """Everything on this host that is done with hardware or a hypervisor."""
 
-    def __init__(self, context: HostContext, virt: VirtDriver, drivers: Mapping[str, DeviceDriver]) -> None:
+    def __init__(
+        self,
+        context: HostContext,
+        virt: VirtDriver,
+        drivers: Mapping[str, DeviceDriver],
+        agents: rpc.AgentClient | None = None,
+    ) -> None:
         """
         :param drivers: device drivers by name; where two offer the same device, the first does
+        :param agents: other hosts' agents, that servers come from
         """
         self.name = context.host
         self.node_uuid = context.node_uuid
@@ -39,6 +47,7 @@ class Host:
         self.failures = Failures(None if virt.simulated else context.state_path / "failures")
         self._images = ImageClient(context.conf)
         self._drivers = drivers
+        self._agents = agents
         self._owners: dict[str, str] = {}  # driver by provider name, from the last discovery
         self._found: dict[str, list[Device]] = {}  # by driver, from the last discovery that worked
         self._clashes: set[str] = set()  # providers of two drivers that were logged
@@ -92,27 +101,37 @@ class Host:
         :raises accelsched.errors.UnavailableError: when the hypervisor does not answer
         """
         assignments = list(assignments)
+        wanted = {assignment["server_uuid"] for assignment in assignments}
         devices = []
         for name, driver in self._drivers.items():
             known = {
-                mark: assignment["server_uuid"]
-                for assignment in assignments
-                for allocation in assignment["devices"]
-                for mark in driver.marks(assignment["server_uuid"], allocation)
+                mark: assignment["server_uuid"] for assignment in assignments for mark in _marks(driver, assignment)
             }
             devices += [
-                OwnedDevice(name, device.mark, device.server_uuid or known.get(device.mark))
+                OwnedDevice(
+                    name,
+                    device.mark,
+                    device.server_uuid or known.get(device.mark),
+                    spare=device.server_uuid in wanted and device.mark not in known,
+                )
                 for device in driver.present()
             ]
         return Present(self.virt.servers(), devices)
 
     def build(self, assignment: wire.Assignment, progress: Progress) -> None:
-        """Make, or finish making, a server with its devices.
+        """Make, or finish making, a server with its devices; one that comes from elsewhere stopped is not started.
 
         :raises accelsched.errors.AccelschedError: when it cannot be made
         :raises accelsched.errors.UnavailableError: when the hypervisor does not answer now
         :raises accelsched.agent.virt.base.InterruptedBuildError: when told to stop
         """
+        if "origin" in assignment and self._agents is not None:
+            server_uuid, origin = assignment["server_uuid"], assignment["origin"]
+            self.virt.take_over(assignment, Source(self._agents, origin, server_uuid, progress), progress)
+            reach(Point.AGENT_FILES_FETCHED)
+            if not to_run(assignment):
+                self.virt.carried_out(server_uuid, CarriedOut(assignment["order"]["number"]))
+                return
         progress.step("preparing devices")
         attachments: list[Attachment] = []
         for allocation in assignment["devices"]:
@@ -123,7 +142,7 @@ class Host:
         reach(Point.AGENT_DEVICES_PREPARED)
         self.virt.build(assignment, attachments, progress)
         reach(Point.AGENT_SERVER_BUILT)
-        if "order" in assignment and assignment["order"]["power"] in ("running", "rescued"):
+        if "order" in assignment and to_run(assignment):
             self.virt.carried_out(assignment["server_uuid"], CarriedOut(assignment["order"]["number"]))
 
     def obey(self, assignment: wire.Assignment, progress: Progress) -> None:
@@ -181,6 +200,13 @@ class Host:
             driver.release(server_uuid)
         reach(Point.AGENT_SERVER_REMOVED)
 
+    def tidy(self, assignment: wire.Assignment) -> None:
+        """Remove what a server had and has no more: devices, copies of its disk."""
+        server_uuid = assignment["server_uuid"]
+        self.virt.forget_disks(server_uuid, assignment["kept_disk"]["id"] if "kept_disk" in assignment else None)
+        for driver in self._drivers.values():
+            driver.release(server_uuid, keep=_marks(driver, assignment))
+
     def remove_device(self, driver: str, mark: str) -> None:
         """Remove something of a device driver that is nobody's."""
         self._drivers[driver].remove(mark)
@@ -209,3 +235,9 @@ class Host:
                     LOG.warning("%s is offered by %s, so not by %s", device.name, owners[device.name], name)
         self._owners = owners
         return list(found.values())
+
+
+def _marks(driver: DeviceDriver, assignment: wire.Assignment) -> frozenset[str]:
+    """Return the marks of what a driver makes for an assignment."""
+    server_uuid, allocations = assignment["server_uuid"], assignment["devices"]
+    return frozenset[str]().union(*(driver.marks(server_uuid, allocation) for allocation in allocations))

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import requests
 import tenacity
@@ -21,7 +21,7 @@ from keystoneauth1 import exceptions as ks_exceptions
 from keystoneauth1 import loading as ks_loading
 from oslo_config import cfg
 
-from accelsched import errors
+from accelsched import errors, wire
 from accelsched.conf import glance as options
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -44,6 +44,11 @@ class Image:
     owner: str | None = None  # project
     public: bool = False
     properties: Mapping[str, str] = field(default_factory=dict)  # those that Glance gives no meaning to, and others
+
+    @classmethod
+    def of(cls, spec: wire.ImageSpec) -> Self:
+        """Return what an assignment says of an image."""
+        return cls(spec["id"], spec["disk_format"], spec["size"], spec["os_hash_algo"], spec["os_hash_value"])
 
 
 class ImageClient:
@@ -118,8 +123,7 @@ class ImageClient:
             os.fsync(file.fileno())
         if there < image.size:
             raise errors.UnavailableError(f"Glance sent {there} of {image.size} bytes of image {image.id}")
-        if digest is not None and not hmac.compare_digest(digest.hexdigest(), (image.hash_value or "").lower()):
-            raise ImageError(f"image {image.id} is not what its {image.hash_algorithm} checksum says")
+        _compare(image, digest)
 
     def download(self, image_id: str) -> Iterator[bytes]:
         """Yield the contents of an image.
@@ -237,3 +241,20 @@ def _chunks(path: Path, check: Callable[[], None]) -> Iterator[bytes]:
         while chunk := file.read(_CHUNK_BYTES):
             check()
             yield chunk
+
+
+def verify_checksum(image: Image, path: Path) -> None:
+    """Check a file that should have the contents of an image.
+
+    :raises ImageError: when it is not what the image's checksum says
+    """
+    digest = _digest(image)
+    if digest is not None:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    _compare(image, digest)
+
+
+def _compare(image: Image, digest: Any) -> None:
+    if digest is not None and not hmac.compare_digest(digest.hexdigest(), (image.hash_value or "").lower()):
+        raise ImageError(f"image {image.id} is not what its {image.hash_algorithm} checksum says")

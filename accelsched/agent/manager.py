@@ -23,6 +23,7 @@ from stevedore import driver as stevedore_driver
 from stevedore.exception import NoMatches
 
 from accelsched import errors, rpc, wire
+from accelsched.agent import handover
 from accelsched.agent.devices.base import DeviceDriver, HostContext
 from accelsched.agent.endpoint import Endpoint
 from accelsched.agent.executor import Executor
@@ -56,7 +57,10 @@ class Agent:
         self._transport = transport
         self._identity = Identity.claim(Path(conf.state_path))
         try:
-            hosts = _simulated_hosts(conf, self._identity, simulate) if simulate else [_host(conf, self._identity)]
+            if simulate:
+                hosts = _simulated_hosts(conf, self._identity, simulate)
+            else:
+                hosts = [_host(conf, self._identity, handover.client(transport))]
         except BaseException:
             self._identity.release()
             raise
@@ -298,10 +302,10 @@ def device_drivers(context: HostContext) -> dict[str, DeviceDriver]:
     return {name: _load("accelsched.agent.devices", name, "device_drivers")(context) for name in names}
 
 
-def _host(conf: cfg.ConfigOpts, identity: Identity) -> Host:
+def _host(conf: cfg.ConfigOpts, identity: Identity, agents: rpc.AgentClient) -> Host:
     context = HostContext(conf, conf.agent.host, identity.node_uuid, Path(conf.state_path))
     virt: VirtDriver = _load("accelsched.agent.virt", conf.agent.virt_driver, "virt_driver")(context)
-    return Host(context, virt, device_drivers(context))
+    return Host(context, virt, device_drivers(context), agents)
 
 
 def _simulated_hosts(conf: cfg.ConfigOpts, identity: Identity, count: int) -> list[Host]:

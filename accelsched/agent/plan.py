@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from accelsched import wire
@@ -24,6 +24,7 @@ class OwnedDevice:
     driver: str  # name of the driver
     mark: str
     server_uuid: str | None  # None: nobody's
+    spare: bool = False  # its server is wanted, but with other devices
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,15 @@ class Observe:
     incarnation: int = 1
 
 
-Action = Build | Resume | Obey | Remove | RemoveDevice | Cancel | Observe
+@dataclass(frozen=True)
+class Tidy:
+    """Remove what a server has and needs no more since it got another size, then say how it is."""
+
+    assignment: wire.Assignment
+    then: Observe
+
+
+Action = Build | Resume | Obey | Remove | RemoveDevice | Tidy | Cancel | Observe
 
 
 def fingerprint(assignment: wire.Assignment) -> str:
@@ -122,7 +131,7 @@ def plan(
     work: Mapping[str, Work] | None = None,
     resume: bool = True,
 ) -> list[Action]:
-    """Return what to do on one host, at most one action for each server and a report beside a removal.
+    """Return what to do on one host, at most one action for each server and a report beside it.
 
     :param assignments: everything wanted on this host, freshly fetched: what is not in it is wanted by nobody
     :param present: what is on the host
@@ -133,17 +142,20 @@ def plan(
     failures, work = failures or {}, work or {}
     wanted = {assignment["server_uuid"]: assignment for assignment in assignments}
     servers = {server.uuid: server for server in present.servers}
-    owners = {device.server_uuid for device in present.devices if device.server_uuid is not None}
+    owned: dict[str, list[OwnedDevice]] = {}
+    for device in present.devices:
+        if device.server_uuid is not None:
+            owned.setdefault(device.server_uuid, []).append(device)
     actions: list[Action] = []
-    for uuid in sorted(wanted.keys() | servers.keys() | owners | work.keys()):
+    for uuid in sorted(wanted.keys() | servers.keys() | owned.keys() | work.keys()):
         assignment = wanted.get(uuid)
         keep = assignment is not None and assignment["desired"] == "active"
         if uuid in work:
             if work[uuid].builds and not keep:
                 actions.append(Cancel(uuid))
         elif assignment is not None and keep:
-            actions += _keep(assignment, servers.get(uuid), uuid in owners, failures.get(uuid), resume)
-        elif uuid in servers or uuid in owners:
+            actions += _keep(assignment, servers.get(uuid), owned.get(uuid, []), failures.get(uuid), resume)
+        elif uuid in servers or uuid in owned:
             actions.append(Remove(uuid, announce=assignment is not None))
         elif assignment is not None:
             actions.append(Observe(uuid, "gone"))
@@ -161,7 +173,11 @@ _STATES: dict[Power, State] = {
 
 
 def _keep(
-    assignment: wire.Assignment, server: PresentServer | None, has_devices: bool, failure: Failure | None, resume: bool
+    assignment: wire.Assignment,
+    server: PresentServer | None,
+    devices: Sequence[OwnedDevice],
+    failure: Failure | None,
+    resume: bool,
 ) -> list[Action]:
     """Return what to do about a server that is to be there."""
     uuid, incarnation = assignment["server_uuid"], assignment.get("incarnation", 1)
@@ -169,7 +185,7 @@ def _keep(
         return [Remove(uuid, announce=False)]  # and built when it is gone
     launched = server is not None and server.launch is not Launch.NEVER
     if failure is not None and failure.fingerprint == fingerprint(assignment) and not launched:
-        remains = server is not None or has_devices
+        remains = server is not None or devices
         removal: list[Action] = [Remove(uuid, announce=False)] if remains else []
         return [*removal, Observe(uuid, "error", failure.fault, incarnation=incarnation)]
     if server is None or server.launch is Launch.NEVER:
@@ -181,5 +197,19 @@ def _keep(
     cut_off = server.power is Power.ABSENT or (server.power is Power.STOPPED and server.launch is Launch.EARLIER_BOOT)
     if cut_off and resume and (order is None or order["power"] in ("running", "rescued")):
         return [Resume(assignment)]
+    return _settled(assignment, server, any(device.spare for device in devices))
+
+
+def _settled(assignment: wire.Assignment, server: PresentServer, spare: bool) -> list[Action]:
+    """Return what to do about a server that has obeyed all its orders.
+
+    :param spare: it has devices that are not its own any more
+    """
+    uuid, incarnation = assignment["server_uuid"], assignment.get("incarnation", 1)
+    kept = assignment["kept_disk"]["id"] if "kept_disk" in assignment else None
     state = "rescued" if server.rescued else _STATES[server.power]
-    return [Observe(uuid, state, order=server.order, incarnation=incarnation)]
+    seen = Observe(uuid, state, order=server.order, incarnation=incarnation)
+    if spare or server.kept_disks - {kept}:
+        # What an order made superfluous is free once it is gone; until then the order is not said to be carried out.
+        return [Tidy(assignment, then=seen), replace(seen, order=NO_ORDER)]
+    return [seen]

@@ -27,8 +27,20 @@ def of_hosts(session: Session, names: Sequence[str]) -> list[wire.Assignment]:
         .where(Server.host.in_(names), Server.deleted_at.is_(None))
         .order_by(Server.id)
     )
-    there = [_assignment(server, leaves=moving.leaves_destination(server, migration)) for server, migration in rows]
+    there = [_there(session, server, migration) for server, migration in rows]
     return there + [_set_aside(server, migration) for server, migration in moving.set_aside(session, list(names))]
+
+
+def _there(session: Session, server: Server, migration: Migration | None) -> wire.Assignment:
+    """Return what is wanted of a server on its host."""
+    assignment = _assignment(server, leaves=moving.leaves_destination(server, migration))
+    origin = moving.origin(server, migration)
+    if origin is not None:
+        assignment["origin"] = {"host": origin, "agent": hosts.agent_of(session, origin) or ""}
+    kept = moving.kept_disk(migration)
+    if kept is not None:
+        assignment["kept_disk"] = kept
+    return assignment
 
 
 def _set_aside(server: Server, migration: Migration) -> wire.Assignment:

@@ -259,6 +259,20 @@ def leaves_destination(server: Server, migration: Migration | None) -> bool:
     return migration is not None and migration.status == "reverting" and server.host != migration.source_host
 
 
+def origin(server: Server, migration: Migration | None) -> str | None:
+    """Return the host that holds a server's files, until it was built where it goes."""
+    if migration is None or migration.status != "post-migrating" or moves.on_same_host(migration):
+        return None
+    return migration.source_host if server.incarnation > server.built else None
+
+
+def kept_disk(migration: Migration | None) -> wire.KeptDisk | None:
+    """Return which copy of its disk a server may want again, or wants again, on the host where it got another size."""
+    if migration is None or not moves.on_same_host(migration):
+        return None
+    return {"id": migration.uuid, "restore": migration.status == "reverting"}
+
+
 def seen_as(migration: Migration | None, state: str) -> str:
     """Return the state of a server that an agent saw in ``state``."""
     if migration is None or migration.status not in ("finished", "confirming"):
@@ -343,7 +357,8 @@ def _source_gone(session: Session, server: Server, migration: Migration) -> None
 
 
 def _go_back(session: Session, server: Server, migration: Migration, fault: wire.Fault | None) -> str | None:
-    _take_back(session, server, migration)
+    if not moves.on_same_host(migration):  # there it is on what it is to leave until it is back
+        _take_back(session, server, migration)
     moves.go_back(migration, server, fault)
     return server.host
 
@@ -358,6 +373,8 @@ def _is_back(
     session: Session, server: Server, migration: Migration, seen: wire.Observation, fault: wire.Fault | None
 ) -> None:
     """Note that a server is again what it was, or could not be started as that."""
+    if moves.on_same_host(migration):
+        _take_back(session, server, migration)
     failed = fault or migration.fault
     moves.close(migration, server, "error" if failed else "reverted")
     server.state = seen["state"]

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
 from accelsched import wire
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Migration, Server
@@ -34,6 +37,7 @@ def on_same_host(migration: Migration) -> bool:
 
 
 def place(
+    session: Session,
     migration: Migration,
     server: Server,
     host: str,
@@ -48,7 +52,7 @@ def place(
         **migration.target,
         "devices": [dict(device) for device in devices],
         "numa": None if numa is None else [dict(node) for node in numa],
-        "incarnation": server.incarnation + (0 if same else 1),
+        "incarnation": server.incarnation if same else _next_incarnation(session, server),
     }
     source = {
         "flavor": server.flavor,
@@ -63,6 +67,12 @@ def place(
         return
     migration.source = {**source, "order": wish(server, "aside")}
     _step(migration, server, "migrating", "resize_migrating")
+
+
+def _next_incarnation(session: Session, server: Server) -> int:
+    """Return a number that no incarnation of a server had on any host: of one that went back something may be left."""
+    targets = session.scalars(select(Migration.target).where(Migration.server_id == server.id))
+    return 1 + max(server.incarnation, *(int(target.get("incarnation", 0)) for target in targets))
 
 
 def arrive(migration: Migration, server: Server) -> None:

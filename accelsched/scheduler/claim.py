@@ -178,7 +178,7 @@ def take_each(session: Session, decided: Sequence[tuple[Request, Sequence[Select
         if row["server"] in moving:
             given, cells = (None if row[name] is None else json.loads(row[name]) for name in ("given", "cells"))
             server = session.get_one(Server, row["server"])
-            moves.place(moving[row["server"]], server, row["on"], row["node"], given or [], cells)
+            moves.place(session, moving[row["server"]], server, row["on"], row["node"], given or [], cells)
     return each
 
 

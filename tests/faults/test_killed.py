@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from cloud import Cloud
+from cloud import HOSTS, Cloud
 from killing import steps
 
 from accelsched.failpoints import Point
@@ -32,6 +34,9 @@ FLOWS = {
     "reboot": [*_ACT, *_BUILD, *_OBEY],
     "rebuild": [*_ACT, *_REMOVE, *_BUILD, *_REPORT],
     "evacuate": [*_ACT, *_PLACE, *_BUILD, *_REPORT],
+    "migrate": [*_ACT, *_PLACE, _OBEY[0], Point.AGENT_FILES_FETCHED, _OBEY[1], *_BUILD, *_REPORT],
+    "confirm": [*_ACT, *_REMOVE, *_REPORT],
+    "revert": [*_ACT, *_REMOVE, *_BUILD, *_OBEY, *_REPORT],
 }
 _REFUSED = {Point.API_SERVERS_WRITTEN, Point.API_ACTION_WRITTEN}
 
@@ -121,3 +126,50 @@ def test_a_server_is_evacuated(cloud: Cloud, point: Point) -> None:
         _assert_runs(cloud)
     # Back again, the host gives up what is not its own any more; the fixture waits for that once the server is deleted.
     _assert_runs(cloud)
+
+
+def _moved(cloud: Cloud, server: str, action: str, arguments: Any = None) -> tuple[str, str]:
+    """Have a server moved; return from where and whereto. Both sides are held and have its files, one its domain."""
+    old = cloud.wait_for("ACTIVE")["OS-EXT-SRV-ATTR:host"]
+    cloud.act(server, action, arguments)
+    new = cloud.wait_for("VERIFY_RESIZE")["OS-EXT-SRV-ATTR:host"]
+    assert {old, new} == set(HOSTS)
+    assert (cloud.domains(old), cloud.domains(new)) == ({}, {server: True})
+    assert cloud.directories(old) == cloud.directories(new) == {server}
+    return old, new
+
+
+@pytest.mark.parametrize("point", steps(FLOWS["migrate"]))
+def test_a_server_goes_to_another_host(cloud: Cloud, point: Point) -> None:
+    server = _one(cloud)
+    cloud.mark(server)
+    with cloud.killed_at(point):
+        old, new = _moved(cloud, server, "migrate")
+    assert cloud.marked(server, old)
+    assert cloud.held() == {"VCPU": 2, "MEMORY_MB": 128, "DISK_GB": 2, "VGPU": 2}
+    assert cloud.marked(server, new)
+    cloud.act(server, "confirmResize")
+    _assert_runs(cloud)
+
+
+@pytest.mark.parametrize("point", steps(FLOWS["confirm"]))
+def test_a_servers_new_size_is_confirmed(cloud: Cloud, point: Point) -> None:
+    server = _one(cloud)
+    old, new = _moved(cloud, server, "resize", {"flavorRef": "larger"})
+    with cloud.killed_at(point):
+        cloud.act(server, "confirmResize")
+    cloud.wait_for("ACTIVE")
+    assert cloud.held() == {"VCPU": 1, "MEMORY_MB": 96, "DISK_GB": 2, "VGPU": 2}
+    assert (cloud.directories(old), cloud.domains(new)) == (set(), {server: True})
+    assert cloud.disk_gb(server, new) == 2
+
+
+@pytest.mark.parametrize("point", steps(FLOWS["revert"]))
+def test_a_servers_new_size_is_taken_back(cloud: Cloud, point: Point) -> None:
+    server = _one(cloud)
+    old, _ = _moved(cloud, server, "resize", {"flavorRef": "larger"})
+    with cloud.killed_at(point):
+        cloud.act(server, "revertResize")
+    assert cloud.wait_for("ACTIVE")["OS-EXT-SRV-ATTR:host"] == old
+    _assert_runs(cloud)
+    assert cloud.disk_gb(server, old) == 1

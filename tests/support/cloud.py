@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import libvirt
+import libvirt_qemu
 import patience
 import requests
 import sqlalchemy
@@ -22,10 +23,12 @@ from deployments import Api, Service, answers
 from image_service import ImageService
 from stack import http
 
+from accelsched.agent.virt.libvirt import storage
 from accelsched.failpoints import Point
 
 C = "/compute/v2.1"
 HOSTS = ("one", "two")
+_MARK, _MARK_AT = "0x5a", "4M 3M"
 
 
 class Cloud:
@@ -65,7 +68,8 @@ class Cloud:
             self._start("accelsched-agent", host, self._of_agent(host))
         self.services["api"].wait_for(self._answers)
         self.services["two"].wait_for(lambda: self.hosts_up() == set(HOSTS))
-        self._make_flavor()
+        self._make_flavor("vgpu", 64, 1)
+        self._make_flavor("larger", 96, 2)
         self._closing = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, daemon=True)
         self._supervisor.start()
@@ -90,11 +94,12 @@ class Cloud:
             "glance": self._options["glance"],
         }
 
-    def _make_flavor(self) -> None:
-        flavor = {"name": "vgpu", "id": "vgpu", "vcpus": 1, "ram": 64, "disk": 1}
+    def _make_flavor(self, name: str, ram_mb: int, size: int) -> None:
+        """Make a flavor of so much memory, and so many GiB of disk and vGPUs."""
+        flavor = {"name": name, "id": name, "vcpus": 1, "ram": ram_mb, "disk": size}
         self.api.post(f"{C}/flavors", json={"flavor": flavor}).raise_for_status()
-        specs = {"extra_specs": {"resources:VGPU": "1"}}
-        self.api.post(f"{C}/flavors/vgpu/os-extra_specs", json=specs).raise_for_status()
+        specs = {"extra_specs": {"resources:VGPU": str(size)}}
+        self.api.post(f"{C}/flavors/{name}/os-extra_specs", json=specs).raise_for_status()
 
     # --- faults -------------------------------------------------------------------------------------------------
 
@@ -151,7 +156,7 @@ class Cloud:
             response = self.api.post(C + path, json=body)
         except requests.ConnectionError:
             return
-        assert response.status_code in (200, 202), response.text
+        assert response.status_code in (200, 202, 204), response.text
 
     def create(self, name: str) -> None:
         """Ask for a server with a vGPU."""
@@ -202,6 +207,28 @@ class Cloud:
     def directories(self, host: str) -> set[str]:
         """Return the servers that have files on a host."""
         return {path.name for path in (self.states[host] / "instances").iterdir()} - {"_base"}
+
+    def _disk(self, server: str, host: str) -> Path:
+        return self.states[host] / "instances" / server / "disk"
+
+    def mark(self, server: str) -> None:
+        """Write something on the disk of a server that runs, as its guest would."""
+        domain = self._hypervisor.lookupByUUIDString(server)
+        monitor = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
+        for command in (f"write -P {_MARK} {_MARK_AT}", "flush"):
+            words = f'qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend "{command}"'
+            said = libvirt_qemu.qemuMonitorCommand(domain, words, monitor)
+            assert "rror" not in said, said
+
+    def marked(self, server: str, host: str) -> bool:
+        """Tell whether that is on the disk of a server that a host has, whether it runs there or not."""
+        command = ["qemu-io", "-r", "-U", "-f", "qcow2", "-c", f"read -P {_MARK} {_MARK_AT}"]
+        done = subprocess.run([*command, self._disk(server, host)], check=True, capture_output=True, text=True)
+        return "verification failed" not in done.stdout
+
+    def disk_gb(self, server: str, host: str) -> int:
+        """Return the size that a server's disk has on a host, GiB."""
+        return storage.header(self._disk(server, host)).virtual_size // storage.GIB
 
     def held(self) -> dict[str, int]:
         """Return the units that consumers hold, by resource class."""

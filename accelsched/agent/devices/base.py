@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -114,16 +114,21 @@ class DeviceDriver(ABC):
         """
 
     def marks(self, server_uuid: str, allocation: wire.DeviceAllocation) -> frozenset[str]:
-        """Return the marks of what :meth:`prepare` makes for this allocation."""
+        """Return the marks of what :meth:`prepare` makes for this allocation.
+
+        A driver that says in :meth:`present` that something is a server's must say here what that is for: what is for
+        none of a server's allocations is released.
+        """
         return frozenset()
 
     def present(self) -> list[PresentDevice]:
         """Return what this driver made and has not removed. Drivers that leave nothing behind return nothing."""
         return []
 
-    def release(self, server_uuid: str) -> None:  # noqa: B027 - most drivers leave nothing behind
+    def release(self, server_uuid: str, keep: Collection[str] = ()) -> None:  # noqa: B027 - most leave nothing behind
         """Remove everything that was made for a server, whatever is left of it.
 
+        :param keep: marks of what the server goes on to have
         :raises DeviceError: when something is still in use
         """
 

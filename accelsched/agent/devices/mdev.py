@@ -23,7 +23,7 @@ import os
 import re
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,10 +128,10 @@ class MdevDriver(base.DeviceDriver):
         marks = {*(path.name for path in sysfs.entries(self._devices)), *self._journal.names()}
         return [base.PresentDevice(mark, owners.get(mark)) for mark in sorted(filter(names.is_own_mdev, marks))]
 
-    def release(self, server_uuid: str) -> None:
-        """Remove every mediated device that the journal gives this server."""
+    def release(self, server_uuid: str, keep: Collection[str] = ()) -> None:
+        """Remove every other mediated device that the journal gives this server."""
         for device in self.present():
-            if device.server_uuid == server_uuid:
+            if device.server_uuid == server_uuid and device.mark not in keep:
                 self.remove(device.mark)
 
     def remove(self, mark: str) -> None:
@@ -243,6 +243,9 @@ class MdevDriver(base.DeviceDriver):
         return offer if carried.items() <= offer.items() else carried
 
     def _create(self, mark: str, gpu: Gpu, entry: JournalEntry) -> None:
+        before = self._entries().get(mark)
+        if before is not None and before.type != entry.type:
+            self.remove(mark)  # the server got another size, and a device of another type with it
         device = self._devices / mark
         if device.exists():
             parent = device.resolve().parent

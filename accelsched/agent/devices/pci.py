@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import os_traits
@@ -67,8 +67,12 @@ class PciDriver(base.DeviceDriver):
 
     def marks(self, server_uuid: str, allocation: wire.DeviceAllocation) -> frozenset[str]:
         """Return the units that a server has, or had and may have again before they are cleaned."""
-        tenures = self._tenures.all()
-        return frozenset(address for address, tenure in tenures.items() if tenure.serves(server_uuid, allocation))
+        return frozenset(
+            address
+            for address, tenure in self._tenures.all().items()
+            if tenure.serves(server_uuid, allocation)
+            and tenure.index < allocation["resources"].get(tenure.resource_class, 0)
+        )
 
     def present(self) -> list[base.PresentDevice]:
         """Return the units on record; those that wait to be cleaned are nobody's."""
@@ -76,10 +80,10 @@ class PciDriver(base.DeviceDriver):
         owners = {address: tenure.server_uuid for address, tenure in tenures.items() if not tenure.used}
         return [base.PresentDevice(address, owners.get(address)) for address in self._tenures.names()]
 
-    def release(self, server_uuid: str) -> None:
+    def release(self, server_uuid: str, keep: Collection[str] = ()) -> None:
         """Forget what a server had; what must be cleaned stays on record."""
         for address, tenure in self._tenures.all().items():
-            if tenure.server_uuid != server_uuid or tenure.used:
+            if tenure.server_uuid != server_uuid or tenure.used or address in keep:
                 continue
             if tenure.one_time_use:
                 self._tenures.put(address, dataclasses.replace(tenure, used=True))

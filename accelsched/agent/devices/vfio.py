@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,15 +101,24 @@ class VfioDriver(base.DeviceDriver):
             ]
         return [base.PciAttachment(allocation["provider_name"], address, managed=False) for address in made]
 
+    def marks(self, server_uuid: str, allocation: wire.DeviceAllocation) -> frozenset[str]:
+        """Return the virtual functions of this allocation."""
+        key = (server_uuid, allocation["provider_uuid"], allocation["group"])
+        return frozenset(
+            address
+            for address, vgpu in self._vgpus().items()
+            if vgpu[: len(key)] == key and vgpu.unit < allocation["resources"].get(vgpu.resource_class, 0)
+        )
+
     def present(self) -> list[base.PresentDevice]:
         """Return the virtual functions on record."""
         owners = {address: vgpu.server_uuid for address, vgpu in self._vgpus().items()}
         return [base.PresentDevice(address, owners.get(address)) for address in self._journal.names()]
 
-    def release(self, server_uuid: str) -> None:
-        """Reset the virtual functions of a server."""
+    def release(self, server_uuid: str, keep: Collection[str] = ()) -> None:
+        """Reset the other virtual functions of a server."""
         for address, vgpu in self._vgpus().items():
-            if vgpu.server_uuid == server_uuid:
+            if vgpu.server_uuid == server_uuid and address not in keep:
                 self.remove(address)
 
     def remove(self, mark: str) -> None:
@@ -210,6 +219,10 @@ class VfioDriver(base.DeviceDriver):
         key = (server_uuid, allocation["provider_uuid"], allocation["group"], resource_class, index)
         vgpus = self._vgpus()
         address = next((address for address, vgpu in vgpus.items() if vgpu[: len(key)] == key), None)
+        start = _start(allocation, resource_class, index) if gpu.profiles else None
+        if address is not None and vgpus[address].start != start:
+            self.remove(address)  # the server got another size, and another place with it
+            address = None
         if address is None:
             if resource_class not in offer:
                 raise base.DeviceError(f"{gpu.function.address} has {', '.join(sorted(offer))}, not {resource_class}")
@@ -219,7 +232,6 @@ class VfioDriver(base.DeviceDriver):
                 raise base.DeviceError(f"{gpu.function.address} has no free virtual function")
             address = free[0]
             type_ = gpu.types[offer[resource_class]]
-            start = _start(allocation, resource_class, index) if gpu.profiles else None
             vgpu = Vgpu(*key, gpu.function.address, type_.number, type_.profile, start)
             self._journal.put(address, vgpu._asdict())
         else:

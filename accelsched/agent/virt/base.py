@@ -7,10 +7,10 @@ from __future__ import annotations
 import enum
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from accelsched import errors, wire
 from accelsched.agent.devices import base as devices
@@ -71,6 +71,7 @@ class PresentServer:
     order: CarriedOut = NO_ORDER
     incarnation: int = 1  # of the assignment that it was begun for
     rescued: bool = False  # its domain boots from another disk than its own, or did last
+    kept_disks: frozenset[str] = frozenset()  # ids of wire.KeptDisk of which there is a copy
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,11 @@ def rescue_image(assignment: wire.Assignment) -> wire.ImageSpec | None:
     """Return what a server is to be rescued with; None when it is to boot from its own disk."""
     order = assignment.get("order")
     return order.get("rescue") if order is not None and order["power"] == "rescued" else None
+
+
+def to_run(assignment: wire.Assignment) -> bool:
+    """Tell whether a server is to run."""
+    return "order" not in assignment or assignment["order"]["power"] in ("running", "rescued")
 
 
 class Progress:
@@ -128,6 +134,15 @@ class Progress:
         """
         if self.cancelled.is_set():
             raise InterruptedBuildError
+
+
+class RemoteFiles(Protocol):
+    """A server's files on the host that has set it aside: :class:`accelsched.agent.handover.Source`."""
+
+    host: str
+
+    def files(self) -> dict[str, int]: ...
+    def fetch(self, name: str, size: int, path: Path) -> None: ...
 
 
 class VirtDriver(ABC):
@@ -172,7 +187,8 @@ class VirtDriver(ABC):
         """Make whatever is missing of a server and have it run; what is there already stays as it is.
 
         One that is paused or suspended goes on where it was. One whose order says that it is rescued boots from the
-        disk of :meth:`prepare_rescue`, which is removed when it is no longer rescued.
+        disk of :meth:`prepare_rescue`, which is removed when it is no longer rescued. A disk that its flavor has grown
+        beyond grows; of one that may be wanted again (:class:`accelsched.wire.KeptDisk`) a copy is kept first.
 
         :raises BuildError: when it cannot be made
         :raises accelsched.errors.UnavailableError: when the hypervisor does not answer now
@@ -219,12 +235,35 @@ class VirtDriver(ABC):
         :raises InterruptedBuildError: when told to stop
         """
 
+    @abstractmethod
     def put_aside(self, server_uuid: str) -> None:
         """Take a server that is stopped out of the hypervisor; its files stay, and the next :meth:`build` starts it.
 
-        :raises PowerError: when this driver cannot
+        :raises PowerError: when the hypervisor refuses
         """
-        raise PowerError("servers of this host cannot be moved by this release")
+
+    @abstractmethod
+    def files_aside(self, server_uuid: str) -> Mapping[str, Path]:
+        """Return what another host needs of a server that is set aside, by name.
+
+        :raises accelsched.errors.NotFoundError: when nothing of it is here
+        :raises accelsched.errors.ConflictError: when it is not set aside
+        """
+
+    @abstractmethod
+    def take_over(self, assignment: wire.Assignment, source: RemoteFiles, progress: Progress) -> None:
+        """Fetch what is missing of a server's files from where it was set aside, before its first :meth:`build`.
+
+        One that is not to run is stopped then, as one that had run here.
+
+        :raises BuildError: when they are not what they should be
+        :raises accelsched.errors.AccelschedError: as ``source`` does
+        :raises InterruptedBuildError: when told to stop
+        """
+
+    @abstractmethod
+    def forget_disks(self, server_uuid: str, wanted: str | None) -> None:
+        """Remove the copies of a server's disk (:class:`accelsched.wire.KeptDisk`) but for the one that is wanted."""
 
     @abstractmethod
     def carried_out(self, server_uuid: str, order: CarriedOut) -> None:

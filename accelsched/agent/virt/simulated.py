@@ -9,7 +9,7 @@ import platform
 import random
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -140,6 +140,21 @@ class SimulatedDriver(base.VirtDriver):
     def put_aside(self, server_uuid: str) -> None:
         """Say that there is no domain any more."""
         self._change(server_uuid, power=base.Power.ABSENT)
+
+    def files_aside(self, server_uuid: str) -> Mapping[str, Path]:
+        """Return nothing: simulated servers have no files."""
+        return {}
+
+    def take_over(self, assignment: wire.Assignment, source: base.RemoteFiles, progress: base.Progress) -> None:
+        """Remember the server, stopped, if it is not to run; simulated servers have no files."""
+        if not base.to_run(assignment):
+            incarnation = assignment.get("incarnation", 1)
+            server = _Server(assignment["name"], (), base.Power.ABSENT, incarnation=incarnation)
+            with self._lock:
+                self._servers.setdefault(assignment["server_uuid"], server)
+
+    def forget_disks(self, server_uuid: str, wanted: str | None) -> None:
+        """Do nothing: simulated servers have no disks."""
 
     def carried_out(self, server_uuid: str, order: base.CarriedOut) -> None:
         """Remember the order with the server."""

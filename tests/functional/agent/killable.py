@@ -37,6 +37,8 @@ STEPS: dict[str, tuple[Any, str, str]] = {
     "after the directory": (instance.Instance, "create", "after"),
     "before the disk": (storage, "create_disk", "before"),
     "after the disk": (storage, "create_disk", "after"),
+    "after the copy": (storage, "copy", "after"),
+    "after the growth": (storage, "grow", "after"),
     "before define": (libvirt.virConnect, "defineXML", "before"),
     "after define": (libvirt.virConnect, "defineXML", "after"),
     "after start": (libvirt.virDomain, "create", "after"),

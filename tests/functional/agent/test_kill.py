@@ -18,6 +18,8 @@ import patience
 import pytest
 from killing import steps
 
+from accelsched.agent.virt.libvirt import storage
+
 KILLABLE = Path(__file__).with_name("killable.py")
 BUILD_STEPS = [
     "after the directory",
@@ -192,6 +194,40 @@ def test_an_agent_killed_while_it_obeys_has_obeyed_after_its_restart(
     patience.wait(lambda: node.obeyed(1) == [state], told=node.said)
     assert node.domains() == [server["server_uuid"]]
     assert node.hypervisor.lookupByUUIDString(server["server_uuid"]).isActive() == (state == "active")
+    node.stop()
+
+
+@pytest.mark.parametrize("step", steps(["after the copy", "after the growth", "after start"]))
+def test_an_agent_killed_while_it_resizes_a_server_in_its_place_does_it_and_can_take_it_back(
+    node: Node, server: Any, step: str
+) -> None:
+    node.options.append("agent.shutdown_timeout=0")
+    node.build(server)
+    disk = node.state / "instances" / server["server_uuid"] / "disk"
+    kept = disk.with_name("disk.dddddddd-0000-4000-8000-000000000001")
+
+    def resize(number: int, disk_gb: int, restore: bool) -> Any:
+        order = {"number": number, "power": "running", "reboot": "soft"}
+        flavor = {**server["flavor"], "disk_gb": disk_gb}
+        return {**server, "flavor": flavor, "order": order, "kept_disk": {"id": kept.name[5:], "restore": restore}}
+
+    node.want(resize(1, 2, restore=False))
+    node.run_again_after(step)
+    patience.wait(lambda: node.obeyed(1) == ["active"], told=node.said)
+    assert [storage.header(path).virtual_size // storage.GIB for path in (disk, kept)] == [2, 1]
+    node.stop()
+    node.want(resize(2, 1, restore=True))
+    node.run_again_after("after start" if step == "after start" else "after destroy")
+    patience.wait(lambda: node.obeyed(2) == ["active"], told=node.said)
+    assert storage.header(disk).virtual_size == storage.GIB
+    assert not kept.exists()
+    node.want(resize(3, 2, restore=False))
+    patience.wait(lambda: node.obeyed(3) == ["active"], told=node.said)
+    confirmed = resize(3, 2, restore=False)
+    del confirmed["kept_disk"]
+    node.want(confirmed)
+    patience.wait(lambda: not kept.exists())
+    assert storage.header(disk).virtual_size == 2 * storage.GIB
     node.stop()
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from accelsched import errors, names, wire
 from accelsched.agent.virt.libvirt import storage
 
 URI = "qemu:///system"
+MARK = b"of node1"
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +31,20 @@ def guest() -> guests.Guest:
 
 @pytest.fixture
 def machine_options(tmp_path: Path, options_for: Callable[..., Any], images: Any) -> Any:
-    state = Path("/var/tmp") / f"accelsched-test-{tmp_path.parent.name}-{tmp_path.name}"
-    conf = options_for(state, device_drivers=["simulated"])
+    with _options(tmp_path, options_for, images, "node1") as conf:
+        yield conf
+
+
+@pytest.fixture
+def other_options(tmp_path: Path, options_for: Callable[..., Any], images: Any, hypervisor: Any) -> Any:
+    with _options(tmp_path, options_for, images, "node2") as conf:
+        yield conf
+
+
+@contextlib.contextmanager
+def _options(tmp_path: Path, options_for: Callable[..., Any], images: Any, host: str) -> Iterator[Any]:
+    state = Path("/var/tmp") / f"accelsched-test-{tmp_path.parent.name}-{tmp_path.name}-{host}"
+    conf = options_for(state, device_drivers=["simulated"], host=host)
     conf.set_override("virt_type", "qemu", group="libvirt")
     conf.set_override("endpoint_override", images.url, group="glance")
     yield conf
@@ -161,24 +175,55 @@ def test_a_server_obeys_orders_and_its_guest_is_asked_before_it_is_switched_off(
         controller.wait_for(lambda: not controller.assigned("node1", uuid))
 
 
-def test_an_image_that_wants_uefi_boots_by_it_and_its_variables_go_with_the_server(
-    control_plane: Any, machine_options: Any, hypervisor: Any, images: Any, guest: guests.Guest, assignment_for: Any
+def test_a_server_goes_to_another_host_with_all_that_is_on_its_disk_and_its_firmwares_variables(
+    control_plane: Any, machine_options: Any, other_options: Any, images: Any, guest: guests.Guest, assignment_for: Any
 ) -> None:
+    """Two agents share this machine's libvirt. Glance has the image no more when the server goes."""
     controller, agent = control_plane(machine_options)
     image = bootable(images, guest)
     image["properties"]["hw_firmware_type"] = "uefi"
-    server = assignment_for("node1", image=image)
+    server = assignment_for("node1", image=image, config_drive=True)
     uuid = server["server_uuid"]
-    controller.assign(server)
-    with agent(machine_options) as running:
-        controller.wait_for(lambda: "accelsched-guest: ready" in _console(running, uuid))
-        domain = etree.fromstring(hypervisor.lookupByUUIDString(uuid).XMLDesc())
-        variables = Path(domain.findtext("./os/nvram") or "")
+    here, there = (Path(conf.state_path) / "instances" / uuid for conf in (machine_options, other_options))
+    aside = {**server, "order": {"number": 1, "power": "aside", "reboot": None}}
+    connection = libvirt.open(URI)
+    with agent(machine_options) as first, agent(other_options) as second:
+        controller.assign(server)
+        controller.wait_for(lambda: "boot 1" in _console(first, uuid))
+        domain = etree.fromstring(connection.lookupByUUIDString(uuid).XMLDesc())
         assert domain.find("./os/loader").get("type") == "pflash"
-        assert variables.is_file()
-        controller.assign({**server, "desired": "deleted"})
-        controller.wait_for(lambda: not controller.assigned("node1", uuid))
-        assert not variables.exists()
+        assert domain.findtext("./os/nvram") == str(here / "nvram")
+        with pytest.raises(errors.ConflictError):  # it runs
+            first._hosts["node1"].virt.files_aside(uuid)
+
+        controller.assign(aside)
+        controller.wait_for(lambda: controller.obeyed(uuid, 1) == [("stopped", None)])
+        with pytest.raises(libvirt.libvirtError):
+            connection.lookupByUUIDString(uuid)
+        drive = (here / "disk.config").read_bytes()
+        with (here / "nvram").open("r+b") as variables:  # at the end, where the firmware has only room to spare
+            variables.seek(-len(MARK), os.SEEK_END)
+            variables.write(MARK)
+        del images.images[image["id"]]
+
+        larger = {**server["flavor"], "disk_gb": 1}
+        order = {"number": 2, "power": "running", "reboot": None}
+        origin = {"host": "node1", "agent": first.queue}
+        moved = {**server, "host": "node2", "flavor": larger, "incarnation": 2, "order": order, "origin": origin}
+        controller.assign(moved)
+        controller.wait_for(lambda: controller.obeyed(uuid, 2) == [("active", None)])
+        controller.wait_for(lambda: "boot 2" in _console(second, uuid))
+        assert (there / "disk.config").read_bytes() == drive
+        assert (there / "nvram").read_bytes().endswith(MARK)
+        assert storage.header(there / "disk").virtual_size == storage.GIB
+        assert storage.header(there / "disk").backing == there.parent / "_base" / image["id"]
+
+        controller.assign({**aside, "desired": "deleted"})  # confirmed
+        controller.wait_for(lambda: not here.exists())
+        assert connection.lookupByUUIDString(uuid).isActive()
+        controller.assign({**moved, "desired": "deleted"})
+        controller.wait_for(lambda: not there.exists())
+    connection.close()
 
 
 def test_a_server_is_on_the_cpus_and_the_node_that_it_was_given(
@@ -307,8 +352,9 @@ def test_a_rescued_server_boots_from_another_disk_with_its_own_beside_it_and_the
 
 
 def _console(agent: Any, server_uuid: str) -> str:
+    (host,) = agent._hosts.values()
     try:
-        output: str = agent._hosts["node1"].virt.console_output(server_uuid)
+        output: str = host.virt.console_output(server_uuid)
     except errors.NotFoundError:
         return ""
     return output

@@ -91,6 +91,10 @@ class Site:
     def wanted(self, host: str) -> dict[str, wire.Assignment]:
         return {wanted["server_uuid"]: wanted for wanted in self.controller.fetch_assignments({}, [host])}
 
+    def agent(self, host: str) -> str:
+        with self.db.reading() as session:
+            return session.scalars(select(Host.agent).where(Host.name == host)).one()
+
     def asked(self, host: str, uuid: str) -> tuple[str, str | None] | None:
         """Return whether a host is to keep a server, and what it is to do there."""
         wanted = self.wanted(host).get(uuid)
@@ -155,10 +159,12 @@ def test_both_sides_are_held_until_a_resize_is_confirmed(site: Site) -> None:
     assert site.wanted("h1")[uuid]["flavor"]["vcpus"] == 2
     assert site.wanted("h0")[uuid]["flavor"]["vcpus"] == 1
     assert site.wanted("h0")[uuid]["devices"] != site.wanted("h1")[uuid]["devices"]
+    assert site.wanted("h1")[uuid]["origin"] == {"host": "h0", "agent": site.agent("h0")}
     assert site.told == ["h1"]
 
     site.see(uuid, "h1", "active", obeyed=True)
     assert site.told_state(uuid) == ("VERIFY_RESIZE", None)
+    assert "origin" not in site.wanted("h1")[uuid]  # its files are there now
     assert site.held() == {"MIGRATION": {"h0": 1}, "INSTANCE": {"h1": 2}}
     assert site.actions(uuid)[0] == ("resize", True, None)
 
@@ -217,6 +223,10 @@ def test_a_server_that_cannot_be_built_where_it_goes_runs_again_where_it_was(sit
     assert site.told_state(uuid) == ("ACTIVE", None)
     assert site.migration().status == "error"
     assert site.actions(uuid)[0] == ("migrate", True, FAULT["message"])
+    site.move(uuid)
+    site.see(uuid, "h0", "stopped", obeyed=True)
+    # Whatever the first attempt may have left there is not this one's.
+    assert (site.wanted("h0")[uuid].get("incarnation", 1), site.wanted("h1")[uuid]["incarnation"]) == (1, 3)
 
 
 def test_a_server_that_can_be_started_on_neither_side_is_an_error_with_the_reason(site: Site) -> None:
@@ -254,14 +264,19 @@ def test_a_resize_on_the_same_host_holds_both_sizes_until_the_word(site: Site, v
     order = site.wanted("h0")[uuid]["order"]
     assert (order["power"], order["reboot"]) == ("running", "soft")
     assert site.held()["MIGRATION"] == {"h0": 1}
+    kept = {"id": site.migration().uuid, "restore": False}
+    assert site.wanted("h0")[uuid]["kept_disk"] == kept
     site.see(uuid, "h0", "active", obeyed=True)
     assert site.told_state(uuid) == ("VERIFY_RESIZE", None)
     site.decide(verdict, uuid)
     if verdict is moving.revert:
         assert site.wanted("h0")[uuid]["flavor"]["vcpus"] == 1
+        assert site.wanted("h0")[uuid]["kept_disk"] == {**kept, "restore": True}
+        assert site.held() == {"MIGRATION": {"h0": 1}, "INSTANCE": {"h0": 2, "h1": 4}}  # until it runs on less
         site.see(uuid, "h0", "active", obeyed=True)
     assert site.told_state(uuid) == ("ACTIVE", None)
     assert "MIGRATION" not in site.held()
+    assert "kept_disk" not in site.wanted("h0")[uuid]
     assert site.wanted("h0")[uuid]["flavor"]["vcpus"] == (2 if verdict is moving.confirm else 1)
 
 

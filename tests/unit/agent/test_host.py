@@ -115,6 +115,25 @@ def test_a_server_is_built_with_its_devices_and_removed_with_them(
     assert host.present([assignment]).devices == []
 
 
+def test_a_device_that_a_server_has_no_more_is_spare_and_then_gone(
+    context: Any, sysfs: Any, assignment_for: Any
+) -> None:
+    sysfs.add_mdev_parent(sysfs.add_function("0000:41:00.0", group=1), {"lab-1": 2})
+    driver = MdevDriver(context)
+    host = Host(context, SimulatedDriver(context), {"mdev": driver})
+    (provider,) = host.report("queue")["providers"][1:]
+    vgpus = {"group": "", "provider_uuid": provider["uuid"], "provider_name": provider["name"]}
+    two, one = ({**vgpus, "resources": {"VGPU": amount}} for amount in (2, 1))
+    host.build(assignment_for(devices=[two]), progress())
+    smaller = assignment_for(devices=[one])
+    (kept,) = driver.marks(SERVER, one)  # type: ignore[arg-type]
+    (gone,) = driver.marks(SERVER, two) - {kept}  # type: ignore[arg-type]
+    found = {device.mark: device.spare for device in host.present([smaller]).devices}
+    assert found == {kept: False, gone: True}
+    host.tidy(smaller)
+    assert host.present([smaller]).devices == [OwnedDevice("mdev", kept, SERVER)]
+
+
 def test_a_device_on_no_record_is_the_servers_whose_assignment_leads_to_its_mark(
     context: Any, sysfs: Any, assignment_for: Any
 ) -> None:

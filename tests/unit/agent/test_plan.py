@@ -22,6 +22,7 @@ from accelsched.agent.plan import (
     Remove,
     RemoveDevice,
     Resume,
+    Tidy,
     Work,
     fingerprint,
     plan,
@@ -270,3 +271,32 @@ def test_an_older_incarnation_is_removed_and_the_wanted_one_built() -> None:
     rebuilt = Present([PresentServer(A, Power.RUNNING, Launch.THIS_BOOT, incarnation=2)])
     assert plan([second], rebuilt) == [Observe(A, "active", incarnation=2)]
     assert fingerprint(second) != fingerprint(wanted(A))  # so that a failed build is tried again
+
+
+KEPT = "dddddddd-0000-4000-8000-000000000001"
+
+
+def test_what_a_server_needs_no_more_is_removed_before_its_order_counts_as_carried_out() -> None:
+    order: Any = {"number": 2, "power": "running", "reboot": "soft"}
+    obeyed = CarriedOut(2)
+    server = PresentServer(A, Power.RUNNING, Launch.THIS_BOOT, obeyed, kept_disks=frozenset({KEPT}))
+    used, spare = OwnedDevice("mdev", "a", A), OwnedDevice("mdev", "b", A, spare=True)
+    assignment = {**wanted(A), "order": order}
+    kept = {**assignment, "kept_disk": {"id": KEPT, "restore": False}}
+    seen = Observe(A, "active", order=obeyed)
+
+    def tidied(assignment: Any) -> list[Action]:
+        return [Tidy(assignment, then=seen), Observe(A, "active")]
+
+    assert plan([kept], Present([server], [used])) == [seen]
+    assert plan([kept], Present([server], [used, spare])) == tidied(kept)
+    assert plan([assignment], Present([server], [used])) == tidied(assignment)
+    # Before the order is carried out the server still runs with them.
+    newer: Any = {**assignment, "order": {**order, "number": 3}}
+    assert plan([newer], Present([server], [used, spare])) == [Obey(newer)]
+
+
+def test_a_server_that_is_set_aside_is_left_so_across_a_reboot_of_its_host() -> None:
+    order: Any = {"number": 2, "power": "aside", "reboot": None}
+    server = PresentServer(A, Power.ABSENT, Launch.EARLIER_BOOT, CarriedOut(2))
+    assert plan([{**wanted(A), "order": order}], Present([server])) == [Observe(A, "stopped", order=CarriedOut(2))]

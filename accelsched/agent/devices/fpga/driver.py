@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -172,14 +172,19 @@ class FpgaDriver(base.DeviceDriver):
             record = self._take(server_uuid, provider)
         return [base.PciAttachment(provider, record.region.address)]
 
+    def marks(self, server_uuid: str, allocation: wire.DeviceAllocation) -> frozenset[str]:
+        """Return the region of an allocation, if the server has it."""
+        record = self._records.get(allocation["provider_name"])
+        return frozenset() if record is None or record.server_uuid != server_uuid else frozenset({record.provider})
+
     def present(self) -> list[base.PresentDevice]:
         """Return the regions that servers have, and those that wait to be scrubbed, which are nobody's."""
         return [base.PresentDevice(record.provider, record.server_uuid) for record in self._records.all()]
 
-    def release(self, server_uuid: str) -> None:
-        """Scrub the regions of a server. One that cannot be scrubbed is handed out to nobody, and tried again."""
+    def release(self, server_uuid: str, keep: Collection[str] = ()) -> None:
+        """Scrub the other regions of a server. One that cannot be scrubbed is handed out to nobody, and tried again."""
         for record in self._records.all():
-            if record.server_uuid != server_uuid:
+            if record.server_uuid != server_uuid or record.provider in keep:
                 continue
             with self._locks[record.provider]:
                 try:

@@ -53,7 +53,7 @@ class DomainSpec:
     rescue_disk: Path | None = None  # to boot from, the server's own disk beside it
     config_drive: Path | None = None
     direct_boot: DirectBoot | None = None
-    uefi: bool = False  # in the place of a BIOS
+    nvram: Path | None = None  # variables of UEFI, which is in the place of a BIOS then
     attachments: Sequence[Attachment] = ()
     network: str | None = None  # of libvirt, that it has an interface on
     cpus: Cpus = NOWHERE
@@ -91,11 +91,12 @@ def domain_xml(spec: DomainSpec) -> str:
 
 def _os(domain: etree._Element, spec: DomainSpec) -> None:
     os_ = etree.SubElement(domain, "os")
-    if spec.uefi:
-        os_.set("firmware", "efi")  # libvirt chooses the files, and makes one for the variables
+    if spec.nvram is not None:
+        os_.set("firmware", "efi")  # libvirt chooses the firmware, and makes the file for its variables
     _text(os_, "type", "hvm", arch=spec.arch, machine="q35")
-    if spec.uefi:
+    if spec.nvram is not None:
         etree.SubElement(etree.SubElement(os_, "firmware"), "feature", enabled="no", name="secure-boot")
+        _text(os_, "nvram", str(spec.nvram))
     if spec.direct_boot is None:
         etree.SubElement(os_, "boot", dev="hd")
         return

@@ -25,7 +25,7 @@ from accelsched.agent import files, numa
 from accelsched.agent.devices import base as devices
 from accelsched.agent.images import Image, ImageClient
 from accelsched.agent.virt import base, kvm
-from accelsched.agent.virt.libvirt import backup, capabilities, configdrive, instance, storage, unused
+from accelsched.agent.virt.libvirt import backup, capabilities, configdrive, instance, moving, storage, unused
 from accelsched.agent.virt.libvirt.connection import Connection
 from accelsched.agent.virt.libvirt.cpus import Cpus, GuestNode
 from accelsched.agent.virt.libvirt.domain import DISK_TARGET, NAMESPACE, DirectBoot, DomainSpec, domain_xml
@@ -44,6 +44,7 @@ _UNDEFINE = (
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
+_UNDEFINE_ASIDE = (_UNDEFINE & ~libvirt.VIR_DOMAIN_UNDEFINE_NVRAM) | libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
 
 
 class LibvirtDriver(base.VirtDriver):
@@ -108,7 +109,7 @@ class LibvirtDriver(base.VirtDriver):
 
     def traits(self) -> frozenset[str]:
         """Return the image formats that can be booted and, where guests see the host's CPU, what that can do."""
-        traits = {os_traits.COMPUTE_IMAGE_TYPE_QCOW2, os_traits.COMPUTE_IMAGE_TYPE_RAW}
+        traits = {names.MOVES, os_traits.COMPUTE_IMAGE_TYPE_QCOW2, os_traits.COMPUTE_IMAGE_TYPE_RAW}
         if self.virt_type == "kvm":
             known = set(os_traits.get_traits("HW_CPU_X86_"))
             traits |= {f"HW_CPU_X86_{flag.upper()}" for flag in _cpu_flags()} & known
@@ -132,7 +133,9 @@ class LibvirtDriver(base.VirtDriver):
         """Return the servers that have a domain with this node's mark, or a directory."""
         domains = self._ask(self._own_domains, "list domains")
         return [
-            base.PresentServer(uuid, power, files_.launch, files_.order, files_.incarnation, rescued)
+            base.PresentServer(
+                *(uuid, power, files_.launch, files_.order, files_.incarnation, rescued), kept_disks=files_.kept_disks
+            )
             for uuid in sorted(domains.keys() | set(instance.server_uuids(self._instances)))
             for files_, (power, rescued) in [(self._instance(uuid), domains.get(uuid, (base.Power.ABSENT, False)))]
         ]
@@ -149,11 +152,15 @@ class LibvirtDriver(base.VirtDriver):
         files_.create(assignment.get("incarnation", 1))
         progress.step("fetching image")
         disk = self._disk(assignment, files_, progress)
+        if disk is not None:
+            _keep_disk(assignment.get("kept_disk"), files_, progress)
+            storage.grow(disk, assignment["flavor"]["disk_gb"])
         rescue = base.rescue_image(assignment)
         if rescue is not None:
             self._rescue_disk(rescue, files_, progress)
         boots = rescue or assignment["image"]
         direct_boot = self._direct_boot(boots, progress)
+        uefi = boots is not None and boots["properties"].get("hw_firmware_type") == "uefi"
         config_drive = None
         if configdrive.wanted(assignment):
             progress.step("making config drive")
@@ -179,7 +186,7 @@ class LibvirtDriver(base.VirtDriver):
             rescue_disk=None if rescue is None else files_.rescue_disk,
             config_drive=config_drive,
             direct_boot=direct_boot,
-            uefi=boots is not None and boots["properties"].get("hw_firmware_type") == "uefi",
+            nvram=files_.nvram if uefi else None,
             attachments=attachments,
             network=self._network(assignment),
             cpus=self._cpus(assignment),
@@ -235,6 +242,30 @@ class LibvirtDriver(base.VirtDriver):
         else:
             storage.flatten(files_.disk, files_.snapshot, progress.check)
         return base.Snapshot(files_.snapshot, "qcow2")
+
+    def put_aside(self, server_uuid: str) -> None:
+        """Undefine the domain; its firmware's variables are a file of the server and stay."""
+        if self._power(server_uuid) is not None:
+            self._with_domain(server_uuid, lambda domain: domain.undefineFlags(_UNDEFINE_ASIDE), "set aside")
+
+    def files_aside(self, server_uuid: str) -> Mapping[str, Path]:
+        """Return the files in the server's directory that are not of this host only, and what its disk stands on."""
+        files_ = self._instance_here(server_uuid)
+        if self._ask(lambda connection: self._find(connection, server_uuid), "look for a domain") is not None:
+            raise errors.ConflictError(f"server {server_uuid} is not set aside on host {self.context.host}")
+        return moving.offered(files_)
+
+    def take_over(self, assignment: wire.Assignment, source: base.RemoteFiles, progress: base.Progress) -> None:
+        """Fetch the server's files into its directory."""
+        files_ = self._instance(assignment["server_uuid"])
+        files_.create(assignment.get("incarnation", 1))
+        moving.take_over(files_, assignment, source, self._cache, progress)
+        if not base.to_run(assignment):
+            files_.mark_launched()
+
+    def forget_disks(self, server_uuid: str, wanted: str | None) -> None:
+        """Remove copies of the disk from the server's directory."""
+        self._instance(server_uuid).forget_disks(wanted)
 
     def carried_out(self, server_uuid: str, order: base.CarriedOut) -> None:
         """Remember the order in the server's directory."""
@@ -319,12 +350,7 @@ class LibvirtDriver(base.VirtDriver):
 
     def console_output(self, server_uuid: str) -> str:
         """Return the end of the serial console's log."""
-        try:
-            files_ = self._instance(server_uuid)
-        except ValueError as exc:
-            raise errors.NotFoundError(str(exc)) from exc
-        if not files_.directory.exists():
-            raise errors.NotFoundError(f"server {server_uuid} is not on host {self.context.host}")
+        files_ = self._instance_here(server_uuid)
         return instance.tail(files_.console, self.context.conf.agent.console_bytes)
 
     def close(self) -> None:
@@ -336,6 +362,19 @@ class LibvirtDriver(base.VirtDriver):
     def _instance(self, server_uuid: str) -> instance.Instance:
         return instance.Instance(self._instances, server_uuid)
 
+    def _instance_here(self, server_uuid: str) -> instance.Instance:
+        """Return the directory of a server that somebody asks for.
+
+        :raises accelsched.errors.NotFoundError: when there is none
+        """
+        try:
+            files_ = self._instance(server_uuid)
+        except ValueError as exc:
+            raise errors.NotFoundError(str(exc)) from exc
+        if not files_.directory.exists():
+            raise errors.NotFoundError(f"server {server_uuid} is not on host {self.context.host}")
+        return files_
+
     def _disk(self, assignment: wire.Assignment, files_: instance.Instance, progress: base.Progress) -> Path | None:
         image, size_gb, restore = assignment["image"], assignment["flavor"]["disk_gb"], assignment.get("restore")
         if files_.disk.exists():
@@ -343,7 +382,7 @@ class LibvirtDriver(base.VirtDriver):
         if restore is not None:
             if restore["disk_format"] != "qcow2":
                 raise base.BuildError(f"image {restore['id']}, of the server's disk, is not qcow2 any more")
-            self._cache.save(_image(restore), files_.disk, progress.check)
+            self._cache.save(Image.of(restore), files_.disk, progress.check)
             return files_.disk
         if image is None:
             if size_gb == 0:
@@ -360,7 +399,7 @@ class LibvirtDriver(base.VirtDriver):
         storage.create_disk(files_.rescue_disk, self._fetch(image, progress), image["disk_format"], 0)
 
     def _fetch(self, image: wire.ImageSpec, progress: base.Progress) -> Path:
-        return self._cache.fetch(_image(image), progress.check)
+        return self._cache.fetch(Image.of(image), progress.check)
 
     def _direct_boot(self, image: wire.ImageSpec | None, progress: base.Progress) -> DirectBoot | None:
         properties = image["properties"] if image else {}
@@ -410,9 +449,9 @@ class LibvirtDriver(base.VirtDriver):
         """
 
         def call(connection: Any) -> None:
-            domain = connection.lookupByUUIDString(server_uuid)
-            if _mark(domain).get("node") != self.context.node_uuid:
-                raise errors.ConflictError(f"domain {server_uuid} does not carry the mark of this node")
+            domain = self._find(connection, server_uuid)
+            if domain is None:
+                raise base.PowerError(f"the server could not be {participle}: it has no domain")
             function(domain)
 
         try:
@@ -452,9 +491,9 @@ class LibvirtDriver(base.VirtDriver):
 
     def _remove_domain(self, connection: Any, server_uuid: str) -> None:
         try:
-            domain = connection.lookupByUUIDString(server_uuid)
-            if _mark(domain).get("node") != self.context.node_uuid:
-                raise errors.ConflictError(f"domain {server_uuid} does not carry the mark of this node")
+            domain = self._find(connection, server_uuid)
+            if domain is None:
+                return
             if domain.isActive():
                 domain.destroy()
             if domain.isPersistent():
@@ -463,9 +502,36 @@ class LibvirtDriver(base.VirtDriver):
             if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 raise
 
+    def _find(self, connection: Any, server_uuid: str) -> Any:
+        """Return a server's domain; None when it has none here.
 
-def _image(spec: wire.ImageSpec) -> Image:
-    return Image(spec["id"], spec["disk_format"], spec["size"], spec["os_hash_algo"], spec["os_hash_value"])
+        Agents may share one libvirt, and a server that goes from one to the other has its domain where it is now.
+
+        :raises accelsched.errors.ConflictError: when there is one of that uuid that nobody made who marks what he makes
+        """
+        try:
+            domain = connection.lookupByUUIDString(server_uuid)
+            node = _mark(domain).get("node")
+        except libvirt.libvirtError as exc:
+            if exc.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return None
+            raise
+        if node is None:
+            raise errors.ConflictError(f"domain {server_uuid} does not carry the mark of this node")
+        return domain if node == self.context.node_uuid else None
+
+
+def _keep_disk(kept: wire.KeptDisk | None, files_: instance.Instance, progress: base.Progress) -> None:
+    """Copy a disk that may be wanted again as it is now, or put the copy in its place."""
+    if kept is None:
+        return
+    copy = files_.kept_disk(kept["id"])
+    if not kept["restore"]:
+        progress.step("copying disk")
+        storage.copy(files_.disk, copy, progress.check)
+    elif copy.exists():
+        copy.replace(files_.disk)
+        files.sync_directory(files_.directory)
 
 
 def _nic(mac: str, told: Sequence[int]) -> wire.NicDetails:

@@ -5,7 +5,9 @@
 ======================  ========================================================================
 disk                    qcow2 overlay
 disk.config             config drive
+disk.ID                 copy of the disk as it was before the move of that uuid, which may be taken back
 disk.rescue             disk that a server which is rescued boots from
+nvram                   variables of the firmware, if that is UEFI
 snapshot                copy of the disk, while it is made and uploaded
 console.log             serial console, written and bounded by virtlogd
 launched                boot id of the host when the domain was started last
@@ -24,6 +26,8 @@ from pathlib import Path
 from accelsched.agent import files
 from accelsched.agent.virt.base import NO_ORDER, CarriedOut, Launch
 
+PARTIAL = ".part"  # ends the name of a file that is not whole yet
+
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -37,6 +41,7 @@ class Instance:
         self.directory = instances / server_uuid
         self.disk = self.directory / "disk"
         self.config_drive = self.directory / "disk.config"
+        self.nvram = self.directory / "nvram"
         self.rescue_disk = self.directory / "disk.rescue"
         self.snapshot = self.directory / "snapshot"
         self.console = self.directory / "console.log"
@@ -63,6 +68,28 @@ class Instance:
         """Remove the directory and all in it."""
         if self.directory.exists():
             shutil.rmtree(self.directory)
+
+    def kept_disk(self, move: str) -> Path:
+        """Return where the disk is kept as it was before a move.
+
+        :param move: its uuid
+        """
+        if not _UUID.fullmatch(move):
+            raise ValueError(f"{move!r} is not a move's uuid")
+        return self.directory / f"disk.{move}"
+
+    @property
+    def kept_disks(self) -> frozenset[str]:
+        """The uuids of the moves from before which there is a copy of the disk, or a part of one."""
+        names = (path.name.removeprefix("disk.").removesuffix(PARTIAL) for path in self.directory.glob("disk.*"))
+        return frozenset(name for name in names if _UUID.fullmatch(name))
+
+    def forget_disks(self, wanted: str | None) -> None:
+        """Remove those copies but for that of one move."""
+        for move in self.kept_disks - {wanted}:
+            path = self.kept_disk(move)
+            path.unlink(missing_ok=True)
+            path.with_name(f"{path.name}{PARTIAL}").unlink(missing_ok=True)
 
     def mark_launched(self) -> None:
         """Remember that the domain runs, in this boot of the host."""

@@ -5,20 +5,23 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import struct
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from oslo_utils.imageutils import format_inspector
 
 from accelsched import errors
 from accelsched.agent import files
-from accelsched.agent.images import Image, ImageClient, ImageError
+from accelsched.agent.images import Image, ImageClient, ImageError, verify_checksum
 from accelsched.agent.virt.base import BuildError, SnapshotError
+from accelsched.agent.virt.libvirt.instance import PARTIAL
 
 GIB = 1 << 30
 
@@ -30,7 +33,8 @@ _RAW = {"raw", "gpt", "iso"}
 _QEMU_IMG = ("prlimit", "--cpu=30", f"--as={GIB}", "qemu-img")
 _QEMU_IMG_TIMEOUT_S = 120
 _LOOK_AGAIN_S = 0.5
-_PARTIAL = ".part"
+_MAGIC = b"QFI\xfb"
+_HEADER = struct.Struct(">4sIQIIQ")  # magic, version, where the backing file's name is and its length, ..., size
 _IMAGE_ID = re.compile(r"[0-9a-fA-F-]{1,64}")
 
 
@@ -43,25 +47,30 @@ class ImageCache:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
-        for partial in directory.glob(f"*{_PARTIAL}"):  # of a download that was killed
+        for partial in directory.glob(f"*{PARTIAL}"):  # of a download that was killed
             partial.unlink(missing_ok=True)
 
-    def fetch(self, image: Image, check: Callable[[], None]) -> Path:
+    def fetch(self, image: Image, check: Callable[[], None], otherwise: Callable[[Path], None] | None = None) -> Path:
         """Return the file of an image, downloaded unless it is there already; who comes second waits for the first.
 
         :param check: called between chunks; what it raises ends the download
+        :param otherwise: makes the file when Glance has no such image any more
         :raises BuildError: when the image is too large, is not what its checksum says, is not safe to use, or Glance
             does not answer
         :raises accelsched.errors.NotFoundError: when there is no such image
         """
-        path = self.directory / _file_name(image.id)
+        path = self.path(image.id)
         with self._lock_of(path.name):
             check()
             if not path.exists():
                 self.directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-                self._download(image, path, check)
+                self._download(image, path, check, otherwise)
             path.touch()  # used just now, whoever looks
         return path
+
+    def path(self, image_id: str) -> Path:
+        """Return where an image's file is, if it is there."""
+        return self.directory / _file_name(image_id)
 
     def _lock_of(self, name: str) -> threading.Lock:
         with self._lock:
@@ -73,7 +82,7 @@ class ImageCache:
 
     def fetch_by_id(self, image_id: str, check: Callable[[], None]) -> Path:
         """Return the file of an image, asking Glance what it is only when it is not there."""
-        path = self.directory / _file_name(image_id)
+        path = self.path(image_id)
         with self._lock_of(path.name):
             if path.exists():
                 path.touch()
@@ -93,7 +102,7 @@ class ImageCache:
         """
         removed = []
         for path in sorted(self.directory.glob("*")):
-            if path.suffix == _PARTIAL:
+            if path.suffix == PARTIAL:
                 continue
             with self._lock_of(path.name):
                 if path.name in used:
@@ -103,10 +112,22 @@ class ImageCache:
                     removed.append(path.name)
         return removed
 
-    def _download(self, image: Image, path: Path, check: Callable[[], None]) -> None:
-        partial = path.with_name(f"{path.name}{_PARTIAL}")
+    def _download(
+        self,
+        image: Image,
+        path: Path,
+        check: Callable[[], None],
+        otherwise: Callable[[Path], None] | None = None,
+    ) -> None:
+        partial = path.with_name(f"{path.name}{PARTIAL}")
         try:
-            self._client.save(image, partial, self._max_bytes, check)
+            try:
+                self._client.save(image, partial, self._max_bytes, check)
+            except errors.NotFoundError:
+                if otherwise is None:
+                    raise
+                otherwise(partial)
+                verify_checksum(image, partial)
             verify_format(partial, image.disk_format)
         except BaseException as exc:
             partial.unlink(missing_ok=True)
@@ -171,11 +192,70 @@ def create_disk(disk: Path, base: Path | None, base_format: str, size_gb: int) -
             raise BuildError(f"the image needs {virtual_size} bytes of disk, the flavor has {size}")
         size = size or virtual_size
         backing = ("-b", str(base), "-F", file_format)
-    partial = disk.with_name(f"{disk.name}{_PARTIAL}")
+    partial = disk.with_name(f"{disk.name}{PARTIAL}")
     partial.unlink(missing_ok=True)
     _qemu_img("create", "-q", "-f", "qcow2", *backing, str(partial), str(size))
     partial.replace(disk)
     files.sync_directory(disk.parent)
+
+
+class Header(NamedTuple):
+    """What a qcow2 file says of itself in its first bytes.
+
+    https://www.qemu.org/docs/master/interop/qcow2.html
+    """
+
+    backing: Path | None  # the file that it stands on
+    virtual_size: int  # bytes
+
+
+def header(disk: Path) -> Header:
+    """Return the header of a qcow2 file.
+
+    :raises BuildError: when it is none
+    """
+    with disk.open("rb") as file:
+        start = file.read(_HEADER.size)
+        magic, _version, offset, length, _bits, size = _HEADER.unpack(start.ljust(_HEADER.size, b"\0"))
+        if magic != _MAGIC:
+            raise BuildError("the server's disk is not a qcow2 file")
+        file.seek(offset)
+        return Header(Path(os.fsdecode(file.read(length))) if offset else None, size)
+
+
+def grow(disk: Path, size_gb: int) -> None:
+    """Make a disk that nothing uses as large as its flavor says, if it is smaller.
+
+    :param size_gb: GiB; 0 leaves it as it is
+    """
+    if header(disk).virtual_size < size_gb * GIB:
+        _qemu_img("resize", "-q", "-f", "qcow2", str(disk), str(size_gb * GIB))
+
+
+def rebase(disk: Path, base: Path, base_format: str) -> None:
+    """Have a disk stand on another copy of the image that it stands on.
+
+    :param base_format: Glance's disk format of the image
+    """
+    _qemu_img("rebase", "-q", "-u", "-f", "qcow2", "-b", str(base), "-F", _FORMATS[base_format], str(disk))
+
+
+def copy(disk: Path, target: Path, check: Callable[[], None]) -> None:
+    """Copy a disk that nothing writes to as it is, unless the copy is there.
+
+    :param check: called again and again; what it raises ends the copy
+    :raises BuildError: when it fails
+    """
+    if target.exists():
+        return
+    partial = target.with_name(f"{target.name}{PARTIAL}")
+    said = _run(["cp", "--reflink=auto", "--sparse=always", str(disk), str(partial)], check)
+    if said is not None:
+        raise BuildError("the disk could not be copied") from errors.AccelschedError(said)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(target)
+    files.sync_directory(target.parent)
 
 
 def flatten(disk: Path, target: Path, check: Callable[[], None]) -> None:
@@ -184,12 +264,17 @@ def flatten(disk: Path, target: Path, check: Callable[[], None]) -> None:
     :param check: called again and again; what it raises ends the copy
     :raises SnapshotError: when it fails
     """
-    command = ["qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", str(disk), str(target)]
     try:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        said = _run(["qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", str(disk), str(target)], check)
     except FileNotFoundError as exc:
         raise SnapshotError("qemu-img is not installed on the host") from exc
-    with process:
+    if said is not None:
+        raise SnapshotError("the disk could not be copied") from errors.AccelschedError(said)
+
+
+def _run(command: list[str], check: Callable[[], None]) -> str | None:
+    """Run a command that may take long; return what it complains of, None when it did its work."""
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         try:
             while True:
                 try:
@@ -200,8 +285,7 @@ def flatten(disk: Path, target: Path, check: Callable[[], None]) -> None:
         except BaseException:
             process.kill()
             raise
-    if process.returncode != 0:
-        raise SnapshotError("the disk could not be copied") from errors.AccelschedError(said.strip())
+    return None if process.returncode == 0 else said.strip()
 
 
 def _file_name(image_id: str) -> str:

@@ -370,6 +370,8 @@ def test_a_region_is_blank_before_the_next_server_has_it(
     blank.write_bytes(fpga_cards.gbs(BLANK))
     there.context.conf.set_override("blank_bitstreams", {INTERFACE: str(blank)}, group="fpga")
     there.give(assignment_for, OF_FUNCTION)
+    there.driver.release(SERVER, there.driver.marks(SERVER, there.allocation()))  # which it goes on to have
+    assert (len(there.driver.present()), there.programmed()) == (1, 1)
     there.driver.release(SERVER)
     there.driver.release(SERVER)
     assert afu_id.read_text().strip() == BLANK.replace("-", "")

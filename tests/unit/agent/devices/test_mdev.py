@@ -309,6 +309,22 @@ def test_a_gpu_keeps_the_classes_of_what_it_carries_until_it_is_empty(context: A
     assert totals(upgraded) == {SMALL: 4, LARGE: 2}
 
 
+def test_a_device_of_another_type_is_made_anew_when_its_server_got_another_size(
+    context: Any, sysfs: Any, gpu: Path
+) -> None:
+    context.conf.set_override("enabled_mdev_types", ["nvidia-2", "nvidia-10"], group="devices")
+    small, large = (
+        {**allocation(), "resources": {names.vgpu_class(type_id): 1}} for type_id in ("nvidia-10", "nvidia-2")
+    )
+    driver = MdevDriver(context)
+    (before,) = driver.prepare(SERVER, small)
+    (after,) = driver.prepare(SERVER, large)
+    assert before == after
+    assert existing(sysfs) == {after.uuid}
+    assert (sysfs.mdevs / after.uuid / "mdev_type").resolve().name == "nvidia-2"
+    assert driver.prepare(SERVER, large) == [after]
+
+
 # --- virtual functions ----------------------------------------------------------------------------------------------
 
 VFS = ["0000:41:00.4", "0000:41:00.5", "0000:41:00.6"]

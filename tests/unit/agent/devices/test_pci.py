@@ -343,6 +343,15 @@ def test_a_cleaning_that_failed_is_not_repeated_and_leaves_the_device_reserved(
     assert Tenures(context.state_path).cleanings()["0000:03:00.0"]["status"] == 3
 
 
+def test_a_server_that_got_smaller_keeps_its_first_devices_and_the_others_are_cleaned(context: Any, card: Any) -> None:
+    listed = driver(context, {"vendor_id": "8086", "product_id": "1001", "one_time_use": True})
+    first, second = given(listed, SERVER, vf_allocation(2))
+    keep = listed.marks(SERVER, vf_allocation(1))
+    assert keep == {first}
+    listed.release(SERVER, keep)
+    assert {device.mark: device.server_uuid for device in listed.present()} == {first: SERVER, second: None}
+
+
 def test_the_server_that_is_built_anew_has_its_device_again_uncleaned(context: Any, sysfs: Any, cleaner: Path) -> None:
     sysfs.add_function("0000:03:00.0", group=1)
     listed = driver(context, ONCE)

@@ -257,6 +257,11 @@ def test_a_mig_instance_is_made_at_its_place_and_removed_after(context: Any, gpu
     assert set_(gpu) == ["912", "912", "0", "0"]
     made = [line for line in (mig / "calls").read_text().splitlines() if "-cgi" in line]
     assert made == [f"mig -cgi 19:{start} -C -i {GPU}" for start in (3, 6)]
+    moved = allocation(1, SMALL, positions={SMALL: [5]})  # it got another size, and another place
+    driver.prepare(SERVER, moved)
+    driver.release(SERVER, driver.marks(SERVER, moved))
+    assert set_(gpu).count("912") == 1
+    assert "mig -cgi 19:5 -C -i" in (mig / "calls").read_text()
     driver.release(SERVER)
     assert (mig / "instances").read_text() == ""
     assert "mig -dgi -gi 10 -i 0000:41:00.0" in (mig / "calls").read_text()

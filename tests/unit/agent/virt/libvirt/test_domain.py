@@ -48,7 +48,7 @@ SPECS = {
         config_drive=STATE / "disk.config",
         direct_boot=DirectBoot(BASE / "kernel", BASE / "ramdisk", "console=ttyS0 a=<b>"),
     ),
-    "uefi": dataclasses.replace(PLAIN, uefi=True),
+    "uefi": dataclasses.replace(PLAIN, nvram=STATE / "nvram"),
     "rescue": dataclasses.replace(
         PLAIN,
         rescue_disk=STATE / "disk.rescue",
