@@ -81,7 +81,7 @@ def ask_for_host(session: Session, server: Server, before: Request, spec: Mappin
         uuid=servers.reservation_id(),
         project_id=server.project_id,
         user_id=server.user_id,
-        spec={**spec, "image": server.image, "hypervisor_hostname": None, "forced": False},
+        spec={**spec, "image": server.image, "hypervisor_hostname": None, "forced": False, "server": server.uuid},
         group_uuid=before.group_uuid,
         server_id=server.id,
         count=1,

@@ -119,7 +119,10 @@ def take_each(session: Session, decided: Sequence[tuple[Request, Sequence[Select
     be.
     """
     # Servers deleted meanwhile want nothing any more: selections go to those that are left.
-    allowed = [groups.keeping_policy(session, request.group_uuid, selections) for request, selections in decided]
+    allowed = [
+        groups.keeping_policy(session, request.group_uuid, selections, request.spec.get("server"))
+        for request, selections in decided
+    ]
     servers = unplaced(session, [request for request, _ in decided], lock=True)
     migrations = _migrations(session, [request for request, _ in decided])
     pairs = [

@@ -126,7 +126,7 @@ def _group(session: Session, request: RequestSpec, table: HostTable) -> Group | 
     ).one_or_none()
     if row is None:  # deleted since the request was made: nothing binds its members any more
         return None
-    return Group(row[0], row[1] or 1, table.tally(members_by_host(session, uuid)))
+    return Group(row[0], row[1] or 1, table.tally(members_by_host(session, uuid, row[0], request.server)))
 
 
 def _located(session: Session, request: RequestSpec) -> Mapping[str, str]:

@@ -51,6 +51,7 @@ class RequestSpec:
     ignore_hosts: Sequence[str] = ()  # hosts that it must not go to
     pci: Sequence[PciRequest] = ()
     host_traits: Sequence[str] = ()  # that the host must have besides
+    server: str | None = None  # uuid of the one that is there already and wants another place
 
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`from_dict` reads."""

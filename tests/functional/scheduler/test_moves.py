@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import func, select
 
 from accelsched import errors, names, wire
-from accelsched.compute import instance_actions, moving, servers, states
+from accelsched.compute import instance_actions, moving, server_groups, servers, states
 from accelsched.compute.controller import Controller
 from accelsched.db.compute import Host, Migration, Request, Server
 from accelsched.db.engine import Database
@@ -59,9 +59,13 @@ class Site:
 
         patience.wait(done, interval_s=0.02)
 
-    def running(self, host: str = "h0", vgpus: int = 1) -> str:
-        spec = requests.build(flavor(vgpus), None, project_id="p", host=host)  # type: ignore[arg-type]
-        new = servers.NewServers("p", "u", "vm", {}, flavor(vgpus), None, None, False, spec.to_dict(), 1, 1, ORIGIN)
+    def running(self, host: str = "h0", vgpus: int = 1, group: str | None = None) -> str:
+        hints = {} if group is None else {"group": group}
+        asked = {"project_id": "p", "host": host, "hints": hints}
+        spec = requests.build(flavor(vgpus), None, **asked)  # type: ignore[arg-type]
+        new = servers.NewServers(
+            *("p", "u", "vm", {}, flavor(vgpus), None, None, False, spec.to_dict(), 1, 1, ORIGIN), group_uuid=group
+        )
         (uuid,) = self.db.transact(lambda session: servers.create(session, new)).uuids
         self.settle()
         self.see(uuid, host, "active")
@@ -69,7 +73,9 @@ class Site:
 
     def move(self, uuid: str, vgpus: int | None = None, **more: Any) -> None:
         if vgpus is not None:
-            spec = requests.build(flavor(vgpus), None, project_id="p")  # type: ignore[arg-type]
+            with self.db.reading() as session:
+                hints = moving.request_of(session, self.server(uuid)).spec["hints"]
+            spec = requests.build(flavor(vgpus), None, project_id="p", hints=hints)  # type: ignore[arg-type]
             more |= {"flavor": flavor(vgpus), "spec": spec.to_dict()}
         about = {**WHOEVER, "service_down_time_s": 60, "limits": {"cores": -1, "ram": -1}}
         self.db.transact(lambda session: moving.move(session, uuid, moving.Move(**more), ORIGIN, **about))
@@ -305,3 +311,37 @@ def test_a_server_that_was_stopped_is_so_after_its_move(site: Site) -> None:
     site.decide(moving.confirm, uuid)
     site.see(uuid, "h0", "gone")
     assert site.told_state(uuid) == ("SHUTOFF", None)
+
+
+def group_of(site: Site, policy: str) -> str:
+    wanted = {"project_id": "p", "user_id": "u", "name": "g", "policy": policy, "max_server_per_host": None}
+    return site.db.transact(lambda session: server_groups.create(session, **wanted).group.uuid)  # type: ignore[arg-type]
+
+
+def test_members_that_are_kept_apart_are_so_on_both_sides_of_a_move(site: Site) -> None:
+    group = group_of(site, "anti-affinity")
+    uuid = site.running("h0", group=group)
+    site.move(uuid, vgpus=2, same_host=True, target="h1")
+    site.verify(uuid)
+    for host in ("h0", "h1"):  # to which it may go back, and where it is
+        assert site.server(site.running(host, group=group)).state == "error"
+    site.decide(moving.confirm, uuid)
+    site.see(uuid, "h0", "gone")
+    site.running("h0", group=group)
+    site.move(uuid)
+    assert "No valid host" in str(site.actions(uuid)[0][2])
+    site.move(uuid, vgpus=1, same_host=True)  # beside nobody but itself
+    assert site.told_state(uuid) == ("RESIZE", "resize_finish")
+
+
+def test_members_that_are_kept_together_move_only_alone(site: Site) -> None:
+    group = group_of(site, "affinity")
+    uuid = site.running("h0", group=group)
+    site.move(uuid)
+    assert site.told_state(uuid) == ("RESIZE", "resize_migrating")
+    other = site.running("h1", group=group)  # where it goes
+    site.verify(uuid)
+    site.decide(moving.confirm, uuid)
+    site.see(uuid, "h0", "gone")
+    site.move(other)
+    assert "No valid host" in str(site.actions(other)[0][2])
