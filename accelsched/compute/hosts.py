@@ -109,6 +109,11 @@ def agent_of(session: Session, name: str) -> str | None:
     return session.scalar(select(Host.agent).where(Host.name == name))
 
 
+def is_forced_down(session: Session, name: str | None) -> bool:
+    """Tell whether an operator said that a host is off, or cut off from all that its servers share with others."""
+    return bool(session.scalar(select(Host.forced_down).where(Host.name == name)))
+
+
 def is_up(host: Host, service_down_time_s: int, now: datetime.datetime | None = None) -> bool:
     """Tell whether the host's agent was heard of lately and nobody forced it down."""
     age = (now or utcnow()) - host.last_seen_at

@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import Select, and_, not_, or_, select
 from sqlalchemy.orm import Session
 
 from accelsched import errors, names, wire
@@ -189,7 +189,7 @@ def confirm(
         *(session, [server.id], "confirmResize", origin), event="compute_confirm_resize", host=migration.source_host
     )
     migration.status, migration.updated_at = "confirming", utcnow()
-    if moves.on_same_host(migration):
+    if moves.on_same_host(migration) or hosts.is_forced_down(session, migration.source_host):
         _source_gone(session, server, migration)
         return None
     return migration.source_host
@@ -211,7 +211,7 @@ def revert(
     )
     migration.status, server.task = "reverting", "resize_reverting"
     migration.updated_at = server.updated_at = utcnow()
-    if moves.on_same_host(migration):
+    if moves.on_same_host(migration) or hosts.is_forced_down(session, server.host):
         _go_back(session, server, migration, None)
     return server.host
 
@@ -226,6 +226,58 @@ def _finished(
     if migration is None or migration.status != "finished":
         raise errors.InvalidError("Instance has not been resized.")
     return server, migration
+
+
+def host_lost(session: Session, name: str, *, evacuated: bool) -> set[str]:
+    """Have moves not wait for a host that was forced down, which is to say that it is off or cut off.
+
+    What such a host goes on to hold, its agent removes when it is back.
+
+    :param evacuated: servers leave it, those too that wait there for their owner's word: they go back where they came
+        from; and the moves of those that are still to leave it are given up
+    :returns: hosts whose agents are to be told
+    """
+    to_it = ["post-migrating", "reverting", *(["finished"] if evacuated else [])]
+    from_it = ["confirming", *(["migrating", "reverting"] if evacuated else [])]
+    is_source, is_there = Migration.source_host == name, Server.host == name
+    rows = session.execute(
+        select(Server, Migration)
+        .join(Migration, Migration.id == Server.migration_id)
+        .where(
+            or_(
+                and_(is_source, Migration.status == "confirming"),
+                and_(is_source, is_there, Migration.dest_host != name, Migration.status.in_(from_it)),
+                and_(not_(is_source), is_there, Migration.status.in_(to_it)),
+            ),
+            *(Server.deleted_at.is_(None), Server.desired == "active"),
+        )
+        .order_by(Server.id)
+        .with_for_update()
+    )
+    told = set()
+    for server, migration in rows:
+        if migration.status == "confirming":
+            _source_gone(session, server, migration)
+        elif migration.source_host == name:
+            _give_up(session, server, migration)
+        else:
+            lost = None if migration.status == "reverting" else _lost(name, "where the server was to go")
+            _go_back(session, server, migration, lost)
+            told.add(migration.source_host)
+    return told
+
+
+def _lost(name: str, what: str) -> wire.Fault:
+    return {"message": f"Host {name} was lost, {what}.", "details": ""}
+
+
+def _give_up(session: Session, server: Server, migration: Migration) -> None:
+    fault = _lost(migration.source_host, "which the server had not left")
+    if migration.status == "migrating":
+        _take_back(session, server, migration)
+    moves.give_up(migration, server, fault)
+    for action in (_ACTIONS[migration.type], "revertResize"):
+        instance_actions.finish(session, [server.id], action=action, host=migration.source_host, fault=fault)
 
 
 def of(session: Session, server: Server) -> Migration | None:
@@ -385,6 +437,20 @@ def _is_back(
         server.fault = {"code": 500, **fault, "created": as_iso(utcnow())}
     action = _ACTIONS[migration.type] if migration.fault else "revertResize"
     instance_actions.finish(session, [server.id], action=action, host=seen["host"], fault=failed)
+
+
+def get(session: Session, uuid: str, number: str, *, project_id: str | None) -> Migration:
+    """Return one of a server's migrations.
+
+    :param number: its id, as it was given
+    :raises accelsched.errors.NotFoundError: when there is no such server, or no such migration of it
+    """
+    server = servers.get(session, uuid, project_id=project_id).server
+    id_ = int(number) if number.isdecimal() and len(number) < 19 else 0
+    migration = session.scalar(select(Migration).where(Migration.id == id_, Migration.server_id == server.id))
+    if migration is None:
+        raise errors.NotFoundError(f"Migration {number[:100]} not found for instance {uuid}")
+    return migration
 
 
 _LIST_KEYS = {"created_at": Migration.created_at, "id": Migration.id}

@@ -94,6 +94,13 @@ def go_back(migration: Migration, server: Server, fault: wire.Fault | None) -> N
     _step(migration, server, "reverting", "resize_reverting")
 
 
+def give_up(migration: Migration, server: Server, fault: wire.Fault) -> None:
+    """Have a server that has not left go on where it is."""
+    _do_as_before(migration, server)
+    migration.fault = dict(fault)
+    close(migration, server, "error")
+
+
 def close(migration: Migration, server: Server, status: str) -> None:
     """Note that a move is over."""
     migration.status, migration.updated_at = status, utcnow()

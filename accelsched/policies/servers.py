@@ -9,6 +9,7 @@ from accelsched.policies.base import ADMIN, PROJECT_MEMBER_OR_ADMIN, PROJECT_REA
 SERVERS = "os_compute_api:servers:"
 TAGS = "os_compute_api:os-server-tags:"
 _ACTION = ("POST", "/servers/{server_id}/action")
+_MIGRATIONS = "/servers/{server_id}/migrations"
 _TAGS_PATH = "/servers/{server_id}/tags"
 
 RULES = [
@@ -91,6 +92,16 @@ RULES = [
     rule(SERVERS + "revert_resize", PROJECT_MEMBER_OR_ADMIN, "Have a resized server be what it was", _ACTION),
     rule("os_compute_api:os-migrate-server:migrate", ADMIN, "Move a server to another host", _ACTION),
     rule("os_compute_api:os-migrate-server:migrate:host", ADMIN, "Move a server to a named host (2.56)", _ACTION),
+    rule("os_compute_api:os-migrate-server:migrate_live", ADMIN, "Move a server while it runs", _ACTION),
+    rule(SERVERS + "migrations:index", ADMIN, "List a server's live migrations", ("GET", _MIGRATIONS)),
+    rule(SERVERS + "migrations:show", ADMIN, "Show a live migration", ("GET", _MIGRATIONS + "/{migration_id}")),
+    rule(
+        SERVERS + "migrations:force_complete",
+        ADMIN,
+        "Have a live migration end soon",
+        ("POST", _MIGRATIONS + "/{migration_id}/action"),
+    ),
+    rule(SERVERS + "migrations:delete", ADMIN, "End a live migration", ("DELETE", _MIGRATIONS + "/{migration_id}")),
     rule(SERVERS + "reboot", PROJECT_MEMBER_OR_ADMIN, "Reboot a server", _ACTION),
     rule("os_compute_api:os-pause-server:pause", PROJECT_MEMBER_OR_ADMIN, "Pause a server", _ACTION),
     rule("os_compute_api:os-pause-server:unpause", PROJECT_MEMBER_OR_ADMIN, "Unpause a server", _ACTION),

@@ -81,6 +81,8 @@ class ThisMachine:
         """Have the agent offer what the machine has, or simulated devices."""
         host = self._known()
         return (
+            # There is no other host that a server could be resized on.
+            f"[DEFAULT]\nallow_resize_to_same_host = true\n\n"
             f"[agent]\nvirt_driver = libvirt\ndevice_drivers = {'mdev, pci' if host.mdev_parents else 'simulated'}\n"
             f"sync_interval = 10\n\n"
             f"[libvirt]\n# Found out by running a guest's first instructions: {host.virt_reason}\n"

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from accelsched import errors, policies
 from accelsched.api import resources
 from accelsched.api.compute import microversion, queries
 from accelsched.api.compute.servers import hint
-from accelsched.compute import hosts, hypervisors, rebuilding, zones
+from accelsched.compute import hosts, hypervisors, moving, rebuilding, zones
 from accelsched.db.compute import Host
 from accelsched.db.instance_actions import Origin
 
@@ -281,10 +282,11 @@ class ComputeServices(HostResource):
     ) -> tuple[Host, Mapping[str, str]]:
         """Change a service, and evacuate its servers where forcing it down says so; return it with its zone."""
         status = wanted.get("status")
-        evacuates = self._services.conf.scheduler.evacuate_on_failure and wanted.get("forced_down", False)
+        lost = bool(wanted.get("forced_down", False))
+        evacuates = lost and self._services.conf.scheduler.evacuate_on_failure
         origin = Origin.of(resources.context_of(req))
 
-        def update(session: Session) -> tuple[Host, Mapping[str, str], int]:
+        def update(session: Session) -> tuple[Host, Mapping[str, str], int, list[tuple[str, str]]]:
             host = hypervisors.update_service(
                 session,
                 condition,
@@ -292,10 +294,14 @@ class ComputeServices(HostResource):
                 disabled_reason=wanted.get("disabled_reason"),
                 forced_down=wanted.get("forced_down"),
             )
+            back = moving.host_lost(session, host.name, evacuated=evacuates) if lost else set()
+            agents = [(hosts.agent_of(session, name) or "", name) for name in sorted(back)]
             on_their_way = rebuilding.evacuate_host(session, host.name, origin) if evacuates else 0
-            return host, zones.of_hosts(session, [host.name]), on_their_way
+            return host, zones.of_hosts(session, [host.name]), on_their_way, agents
 
-        host, in_zone, on_their_way = self._services.db.transact(update)
+        host, in_zone, on_their_way, agents = self._services.db.transact(update)
+        for agent, name in agents:
+            hint("sync", functools.partial(self._services.agents.sync, agent, [name]))
         if on_their_way:
             LOG.warning("Host %s was forced down: %d servers are evacuated", host.name, on_their_way)
             hint("place", self._services.scheduler.place)

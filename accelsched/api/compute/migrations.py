@@ -1,6 +1,6 @@
 # Copyright accelsched contributors
 # SPDX-License-Identifier: Apache-2.0
-"""``/os-migrations``: servers that moved, or are about to."""
+"""``/os-migrations``: servers that moved, or are about to; ``/servers/{id}/migrations``: that run meanwhile."""
 
 from __future__ import annotations
 
@@ -8,14 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import falcon
 
-from accelsched import policies
+from accelsched import errors, policies
 from accelsched.api import resources
 from accelsched.api.compute import microversion, queries
+from accelsched.api.compute.servers import ServerResource
 from accelsched.compute import moving
 from accelsched.db.compute import Migration
 
 if TYPE_CHECKING:
     from accelsched.api.services import Services
+
+
+_LIVE = "os_compute_api:servers:migrations:"
+_FORCE_COMPLETE = resources.validator(
+    {
+        "type": "object",
+        "properties": {"force_complete": {"type": "null"}},
+        "required": ["force_complete"],
+        "additionalProperties": False,
+    }
+)
 
 
 class Migrations:
@@ -49,6 +61,56 @@ class Migrations:
         if paged and found and len(found) == wanted.limit:
             listed["migrations_links"] = [queries.next_link(req, "/os-migrations", found[-1][0].uuid)]
         resp.media = listed
+
+
+class LiveMigrations(ServerResource):
+    """``/servers/{id}/migrations``: as in Nova the live ones that are under way, of which there are none."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
+        """List none (2.23)."""
+        microversion.need(req, 23)
+        self._get(uuid, self._scope(resources.context_of(req), _LIVE + "index"))
+        resp.media = {"migrations": []}
+
+    def on_get_one(self, req: falcon.Request, resp: falcon.Response, uuid: str, number: str) -> None:
+        """Show none (2.23).
+
+        :raises accelsched.errors.NotFoundError: always
+        """
+        microversion.need(req, 23)
+        self._find(uuid, number, self._scope(resources.context_of(req), _LIVE + "show"))
+        raise errors.NotFoundError(f"Migration {number} for server {uuid} is not live-migration.")
+
+    def on_post_action(self, req: falcon.Request, resp: falcon.Response, uuid: str, number: str) -> None:
+        """Refuse to have one end soon (2.22).
+
+        :raises accelsched.errors.InvalidError: always, if there is such a migration of the server
+        """
+        microversion.need(req, 22)
+        scope = self._scope(resources.context_of(req), _LIVE + "force_complete")
+        resources.body_of(req, _FORCE_COMPLETE)
+        raise _in_state(self._find(uuid, number, scope), uuid, "force complete")
+
+    def on_delete_one(self, req: falcon.Request, resp: falcon.Response, uuid: str, number: str) -> None:
+        """Refuse to end one (2.24).
+
+        :raises accelsched.errors.InvalidError: always, if there is such a migration of the server
+        """
+        microversion.need(req, 24)
+        raise _in_state(
+            self._find(uuid, number, self._scope(resources.context_of(req), _LIVE + "delete")), uuid, "abort"
+        )
+
+    def _find(self, uuid: str, number: str, scope: str | None) -> Migration:
+        with self._services.db.reading() as session:
+            return moving.get(session, uuid, number, project_id=scope)
+
+
+def _in_state(migration: Migration, uuid: str, verb: str) -> errors.InvalidError:
+    return errors.InvalidError(
+        f"Migration {migration.id} state of instance {uuid} is {migration.status}. Cannot {verb} while the migration "
+        "is in this state."
+    )
 
 
 def _view(migration: Migration, server_uuid: str, minor: int) -> dict[str, Any]:

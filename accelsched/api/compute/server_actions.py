@@ -26,7 +26,19 @@ from accelsched.api.compute import (
 from accelsched.api.compute import server_schemas as schemas
 from accelsched.api.compute import server_views as views
 from accelsched.api.compute.servers import ServerResource, delete, hint
-from accelsched.compute import hosts, images, moving, orders, quotas, rebuilding, servers, shelving, snapshots, zones
+from accelsched.compute import (
+    hosts,
+    images,
+    live_migration,
+    moving,
+    orders,
+    quotas,
+    rebuilding,
+    servers,
+    shelving,
+    snapshots,
+    zones,
+)
 from accelsched.db.compute import Server
 from accelsched.db.instance_actions import Origin
 from accelsched.failpoints import Point, reach
@@ -49,7 +61,7 @@ _BACKUP = "os_compute_api:os-create-backup"
 # Until 2.6 consoles were asked for by actions.
 _CONSOLES = frozenset({"os-getRDPConsole", "os-getSerialConsole", "os-getSPICEConsole", "os-getVNCConsole"})
 # Nova's other actions. They are not done yet, and say so rather than doing nothing.
-_NOT_DONE = frozenset({"os-migrateLive", "trigger_crash_dump"})
+_NOT_DONE = frozenset({"trigger_crash_dump"})
 _ACTION: jsonschema.protocols.Validator = resources.validator({"type": "object"})
 
 
@@ -87,6 +99,7 @@ class Actions(ServerResource):
             "createBackup": self._create_backup,
             "resize": self._resize,
             "migrate": self._migrate,
+            "os-migrateLive": self._migrate_live,
             "confirmResize": self._confirm_resize,
             "revertResize": self._revert_resize,
         }
@@ -208,6 +221,14 @@ class Actions(ServerResource):
             policies.require(self._services.enforcer, context, "os_compute_api:os-migrate-server:migrate:host")
         self._move(req, uuid, "os_compute_api:os-migrate-server:migrate", moving.Move(target=target))
         return _ACCEPTED
+
+    def _migrate_live(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
+        """Refuse to move a server while it runs, and say why."""
+        rule = "os_compute_api:os-migrate-server:migrate_live"
+        scope = self._scope(resources.context_of(req), rule)
+        resources.check(schemas.live_migrate(microversion.version_of(req).minor), arguments)
+        with self._services.db.reading() as session:
+            live_migration.refuse(session, uuid, arguments["host"], project_id=scope, admin=self._is_admin(req))
 
     def _move(self, req: falcon.Request, uuid: str, rule: str, wanted: moving.Move) -> None:
         move = functools.partial(

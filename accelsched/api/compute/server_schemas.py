@@ -342,6 +342,13 @@ _MIGRATE_STEPS: list[tuple[int, dict[str, Any]]] = [
     (1, {}),
     (56, {"host": {"anyOf": [_TEXT, {"type": "null"}]}}),
 ]
+_LIVE_MIGRATE_STEPS: list[tuple[int, dict[str, Any]]] = [
+    (1, {"host": {"anyOf": [_TEXT, {"type": "null"}]}, "block_migration": _FLAG, "disk_over_commit": _FLAG}),
+    (25, {"block_migration": {"anyOf": [_FLAG, {"const": "auto"}]}, "disk_over_commit": None}),
+    (30, {"force": _FLAG}),
+    (68, {"force": None}),
+]
+_LIVE_MIGRATIONS = _argument_validators({}, _LIVE_MIGRATE_STEPS, ["host", "block_migration", "disk_over_commit"])
 _MIGRATIONS = _argument_validators({}, _MIGRATE_STEPS, [], nullable=True)
 _UNSHELVES = _argument_validators({}, _UNSHELVE_STEPS, [], nullable=True)
 
@@ -364,3 +371,8 @@ def unshelve(minor: int) -> jsonschema.protocols.Validator:
 def migrate(minor: int) -> jsonschema.protocols.Validator:
     """Return the validator of the argument of ``migrate`` at microversion ``2.minor``."""
     return [schema for since, schema in _MIGRATIONS if since <= minor][-1]
+
+
+def live_migrate(minor: int) -> jsonschema.protocols.Validator:
+    """Return the validator of the argument of ``os-migrateLive`` at microversion ``2.minor``."""
+    return [schema for since, schema in _LIVE_MIGRATIONS if since <= minor][-1]

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import func, select
 
 from accelsched import errors, names, wire
-from accelsched.compute import instance_actions, moving, server_groups, servers, states
+from accelsched.compute import instance_actions, moving, rebuilding, server_groups, servers, states
 from accelsched.compute.controller import Controller
 from accelsched.db.compute import Host, Migration, Request, Server
 from accelsched.db.engine import Database
@@ -345,3 +345,69 @@ def test_members_that_are_kept_together_move_only_alone(site: Site) -> None:
     site.see(uuid, "h0", "gone")
     site.move(other)
     assert "No valid host" in str(site.actions(other)[0][2])
+
+
+def lose(site: Site, name: str, *, evacuated: bool = False) -> set[str]:
+    """Have a host forced down, as an operator does."""
+
+    def force_down(session: Any) -> set[str]:
+        session.scalars(select(Host).where(Host.name == name)).one().forced_down = True
+        return moving.host_lost(session, name, evacuated=evacuated)
+
+    return site.db.transact(force_down)
+
+
+def test_a_server_goes_back_from_a_host_that_was_lost_without_its_word(site: Site) -> None:
+    uuid = site.running()
+    site.move(uuid)
+    site.verify(uuid)
+    assert lose(site, "h1") == set()  # it is its owner's to say
+    assert site.told_state(uuid) == ("VERIFY_RESIZE", None)
+    site.decide(moving.revert, uuid)
+    assert (site.asked("h0", uuid), site.asked("h1", uuid)) == (("active", "running"), None)
+    site.see(uuid, "h0", "active", obeyed=True)
+    assert site.told_state(uuid) == ("ACTIVE", None)
+    assert site.held() == {"INSTANCE": {"h0": 1}}
+
+
+@pytest.mark.parametrize(("waits_for", "evacuated"), [("files", False), ("word", True), ("removal", False)])
+def test_moves_do_not_wait_for_a_destination_that_was_lost(site: Site, waits_for: str, evacuated: bool) -> None:
+    uuid = site.running()
+    site.move(uuid)
+    if waits_for == "files":
+        site.see(uuid, "h0", "stopped", obeyed=True)
+    else:
+        site.verify(uuid)
+    if waits_for == "removal":
+        site.decide(moving.revert, uuid)
+    assert lose(site, "h1", evacuated=evacuated) == {"h0"}
+    assert (site.asked("h0", uuid), site.asked("h1", uuid)) == (("active", "running"), None)
+    site.see(uuid, "h0", "active", obeyed=True)
+    assert site.told_state(uuid) == ("ACTIVE", None)
+    assert site.held() == {"INSTANCE": {"h0": 1}}
+    assert site.migration().status == ("reverted" if waits_for == "removal" else "error")
+
+
+@pytest.mark.parametrize("first", ["lost", "confirmed"])
+def test_a_confirmation_does_not_wait_for_a_source_that_was_lost(site: Site, first: str) -> None:
+    uuid = site.running()
+    site.move(uuid)
+    site.verify(uuid)
+    if first == "confirmed":
+        site.decide(moving.confirm, uuid)
+    lose(site, "h0")
+    if first == "lost":
+        site.decide(moving.confirm, uuid)
+    assert site.told_state(uuid) == ("ACTIVE", None)
+    assert site.held() == {"INSTANCE": {"h1": 1}}
+
+
+def test_a_server_that_has_not_left_a_lost_host_is_evacuated_from_it(site: Site) -> None:
+    uuid = site.running()
+    site.move(uuid)
+    lose(site, "h0", evacuated=True)
+    assert site.told_state(uuid) == ("ACTIVE", None)
+    assert (site.held(), site.asked("h0", uuid)) == ({"INSTANCE": {"h0": 1}}, ("active", "running"))
+    assert site.db.transact(lambda session: rebuilding.evacuate_host(session, "h0", ORIGIN)) == 1
+    site.settle()
+    assert (site.held(), site.asked("h1", uuid)) == ({"INSTANCE": {"h1": 1}}, ("active", "running"))

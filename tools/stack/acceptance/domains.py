@@ -48,6 +48,14 @@ class Domains:
         """Return how much memory a domain has."""
         return int(self._connection.lookupByUUIDString(uuid).maxMemory()) // 1024
 
+    def disk_gb(self, uuid: str) -> int:
+        """Return how large the guest's first disk is, in GiB."""
+        return int(self._connection.lookupByUUIDString(uuid).blockInfo("vda")[0]) // (1 << 30)
+
+    def copies_of_disk(self, uuid: str) -> int:
+        """Return how many copies of a server's disk there are from before its moves."""
+        return len(list((self._instances / uuid).glob("disk.*-*")))
+
     def has_files(self, uuid: str) -> bool:
         """Return whether anything of a server is left on the host's disk."""
         return (self._instances / uuid).exists()

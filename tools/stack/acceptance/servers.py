@@ -91,29 +91,31 @@ def images(run: Run) -> None:
 def moves(run: Run) -> None:
     """Resize and move a server."""
     larger = "acceptance.larger"
-    run.client("flavor", "create", "--ram", "384", "--vcpus", "1", "--disk", "1", larger)
+    run.client("flavor", "create", "--ram", "384", "--vcpus", "1", "--disk", "2", larger)
     try:
         with _server(run, "acceptance-moves") as uuid:
-            with run.command("server resize"):
+            with run.command("server resize", vital=True):
                 run.client("server", "resize", "--flavor", larger, "--wait", uuid, user=True)
                 run.until(lambda: _status(run, uuid) == "VERIFY_RESIZE", "status VERIFY_RESIZE")
-                assert run.domains.memory_mb(uuid) == 384
+                assert (run.domains.memory_mb(uuid), run.domains.disk_gb(uuid)) == (384, 2)
+                run.until(lambda: run.domains.boots_of_disk(uuid) == 2, "the guest boots from the disk that it had")
             with run.command("server resize revert"):
                 run.client("server", "resize", "revert", uuid, user=True)
                 run.until(lambda: _status(run, uuid) == "ACTIVE", "status ACTIVE")
-                assert run.domains.memory_mb(uuid) == 256
+                assert (run.domains.memory_mb(uuid), run.domains.disk_gb(uuid)) == (256, 1)
             with run.command("server resize confirm"):
                 run.client("server", "resize", "--flavor", larger, "--wait", uuid, user=True)
                 run.client("server", "resize", "confirm", uuid, user=True)
                 run.until(lambda: _status(run, uuid) == "ACTIVE", "status ACTIVE")
-                assert run.domains.memory_mb(uuid) == 384
+                assert (run.domains.memory_mb(uuid), run.domains.disk_gb(uuid)) == (384, 2)
+                run.until(lambda: run.domains.copies_of_disk(uuid) == 0, "the copy of the smaller disk is gone")
             # One machine is one host: where there is no other, that is what has to be said, and nothing may happen.
             with run.command("server migrate, without another host"):
                 run.client("server", "migrate", uuid)
                 run.until(lambda: run.json("server", "show", uuid)["OS-EXT-STS:task_state"] is None, "it is left alone")
                 assert run.domains.power(uuid) == "running"
-            with run.command("server migrate --live-migration, without another host"):
-                run.refused("server", "migrate", "--live-migration", uuid, why="(HTTP 4")
+            with run.command("server migrate --live-migration, which is refused"):
+                run.refused("server", "migrate", "--live-migration", uuid, why="Migration pre-check error")
                 assert run.domains.power(uuid) == "running"
             with run.command("server evacuate, while the host is up"):
                 run.refused("server", "evacuate", uuid, why="still in use")
