@@ -27,6 +27,12 @@ _NUMA_NODE = "CUSTOM_NUMA_NODE_"
 MOVES = "CUSTOM_ACCELSCHED_MOVES"
 """Trait of hosts whose agent can hand a server over to another host's, or to itself in another size."""
 
+DEVICE_DISABLED = "CUSTOM_ACCELSCHED_DEVICE_DISABLED"
+"""Trait of devices that an operator lets nothing new onto."""
+
+DEVICE_LOST = "CUSTOM_ACCELSCHED_DEVICE_LOST"
+"""Trait of devices that are allocated and that their agent does not see any more."""
+
 MDEV_UUID_MARK = "acce15ed"
 
 # The namespace of every name-based uuid made here (RFC 9562, section 5.5).

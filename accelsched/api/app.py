@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -23,6 +23,7 @@ from accelsched.api.compute import app as compute
 from accelsched.api.middleware import access_log, auth, metrics, request_id, size_limit
 from accelsched.api.operator import app as operator
 from accelsched.api.placement import app as placement
+from accelsched.placement import device_status
 
 if TYPE_CHECKING:
     from accelsched.api.services import Services
@@ -52,11 +53,16 @@ def create(services: Services) -> WSGIApplication:
         _Mount("/accelerator", "accelerator", faults.accelerator, accelerator.create(services)),
         _Mount("/v1", "operator", faults.coded_errors_list, operator.create(services)),
     ]
+
+    def count_devices() -> Mapping[str, int]:
+        with services.db.reading() as session:
+            return device_status.counts(session)
+
     public: dict[str, WSGIApplication] = {
         "": _index,
         "/": _index,
         "/healthcheck": healthcheck.Healthcheck(None, conf),
-        "/metrics": metrics.page,
+        "/metrics": metrics.page(count_devices),
     }
 
     def mount_of(path: str) -> _Mount | None:

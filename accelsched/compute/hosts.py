@@ -14,6 +14,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from accelsched import errors, wire
+from accelsched.compute import devices
 from accelsched.db import hosts_head
 from accelsched.db.base import utcnow
 from accelsched.db.compute import ControlPlane, Host
@@ -46,7 +47,8 @@ def report(session: Session, told: wire.HostReport, control_plane: str | None = 
     elif host.report_digest == digest:
         host.last_seen_at = now
         return this
-    trees.apply(session, told["providers"], host.reported, told.get("numa"))
+    health = trees.apply(session, told["providers"], host.reported, told.get("numa"))
+    devices.tell_servers(session, told["host"], health)
     host.agent = told["agent"]
     host.simulated = told["simulated"]
     host.hypervisor = dict(told["hypervisor"])

@@ -4,7 +4,7 @@
 
 The agent owns what it reported and nothing else. A trait, an aggregate or a ratio that an operator set by hand stays;
 what the agent reported before and does not report now goes. What is still allocated is not removed but reserved, so
-that nothing new lands on a device that disappeared.
+that nothing new lands on a device that disappeared; the device is marked as lost until it is back, or held by nobody.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, cast
 from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
-from accelsched import errors, wire
+from accelsched import errors, names, wire
 from accelsched.db import feed
 from accelsched.db.base import utcnow
 from accelsched.db.placement import (
@@ -29,7 +29,7 @@ from accelsched.db.placement import (
     ResourceProvider,
     Trait,
 )
-from accelsched.placement import capacity_rules
+from accelsched.placement import capacity_rules, device_status
 from accelsched.placement.numa import store as numa_store
 
 Reported = dict[str, wire.ProviderReport]
@@ -41,18 +41,22 @@ def apply(
     reports: Sequence[wire.ProviderReport],
     before: Reported,
     numa: wire.NumaTopology | None = None,
-) -> None:
+) -> dict[str, str | None]:
     """Make the resource database say what the agent says.
 
     :param reports: the whole tree, parents before children, the root first
     :param before: what the same agent reported last
     :param numa: the host's NUMA nodes, None where it has not told any
+    :returns: of devices in use, by uuid: what is wrong with one since this report, or None when nothing is any more
     :raises accelsched.errors.ConflictError: when a provider of that name, or in another tree, is already there
     :raises accelsched.errors.InvalidError: when the report does not make one tree
     """
     _check(reports)
     uuids = [report["uuid"] for report in reports]
-    providers = _providers(session, [*uuids, *before])
+    lost = device_status.lost(session, uuids[0]) if before else set()
+    providers = _providers(session, [*uuids, *before, *lost])
+    marks = device_status.marks_of(session, [provider.id for provider in providers.values()])
+    health: dict[str, str | None] = {}
     class_ids = _ensure(session, ResourceClass, {name for report in reports for name in report["inventories"]})
     trait_ids = _ensure(session, Trait, {name for report in reports for name in report["traits"]})
     for report in reports:
@@ -61,6 +65,13 @@ def apply(
         changed = _put_inventories(session, provider, report, earlier, class_ids)
         changed |= _put_rule(session, provider, report, earlier)
         changed |= _put_traits(session, provider, report, earlier, trait_ids)
+        if earlier is not None and earlier["inventories"] != report["inventories"]:
+            health |= _shortfall(session, provider, report, earlier)
+        if "lost" in marks[provider.id]:
+            health[provider.uuid] = None
+            changed |= device_status.mark(session, provider, names.DEVICE_LOST, present=False)
+        if "disabled" in marks[provider.id]:
+            changed |= device_status.reserve(session, provider)
         if report["parent"] is None:
             changed |= numa_store.report(session, provider.id, numa)
         if changed:
@@ -68,9 +79,15 @@ def apply(
             provider.updated_at = utcnow()
             feed.touch(session, [provider.id])
     # Children before parents: they were reported after them.
-    for uuid in reversed([uuid for uuid in before if uuid not in set(uuids)]):
-        if uuid in providers:
-            _retire(session, providers[uuid])
+    for uuid in reversed([uuid for uuid in {**dict.fromkeys(before), **dict.fromkeys(lost)} if uuid not in set(uuids)]):
+        if uuid not in providers:
+            continue
+        provider = providers[uuid]
+        held = _retire(session, provider, keep="disabled" in marks[provider.id])
+        if held and "lost" not in marks[provider.id]:
+            device_status.mark(session, provider, names.DEVICE_LOST, present=True)
+            health[uuid] = f"{provider.name} is gone from its host"
+    return health
 
 
 def remove(session: Session, before: Reported) -> None:
@@ -78,14 +95,16 @@ def remove(session: Session, before: Reported) -> None:
 
     :raises accelsched.errors.InUseError: when something is allocated from it, or somebody else's provider is below it
     """
-    providers = _providers(session, before)
+    every = [*before]
+    every += device_status.lost(session, every[0]) - before.keys() if before else ()
+    providers = _providers(session, every)
     ids = [provider.id for provider in providers.values()]
     if session.scalar(select(Allocation.consumer_id).where(Allocation.provider_id.in_(ids)).limit(1)) is not None:
         raise errors.InUseError("something is allocated from the host: openstack resource provider show --allocations")
     others = select(ResourceProvider.name).where(ResourceProvider.parent_id.in_(ids), ResourceProvider.id.not_in(ids))
     if (other := session.scalar(others.limit(1))) is not None:
         raise errors.InUseError(f"resource provider {other} is below the host: delete it first")
-    for uuid in reversed(before):  # children before parents
+    for uuid in reversed(every):  # children before parents
         if uuid in providers:
             _retire(session, providers[uuid])
 
@@ -247,17 +266,43 @@ def _put_traits(
     return bool(add or gone)
 
 
-def _retire(session: Session, provider: ResourceProvider) -> None:
-    """Remove a provider that its agent no longer sees, or reserve all of it while something still holds it."""
+def _shortfall(
+    session: Session, provider: ResourceProvider, report: wire.ProviderReport, before: wire.ProviderReport
+) -> dict[str, str | None]:
+    """Return whether a provider has come to have less than is in use of it, or has enough again."""
+    used = dict(
+        session.execute(
+            select(ResourceClass.name, Inventory.used)
+            .join(ResourceClass, ResourceClass.id == Inventory.class_id)
+            .where(Inventory.provider_id == provider.id, Inventory.used > 0)
+        ).all()
+    )
+
+    def short(told: wire.ProviderReport) -> dict[str, int]:
+        totals = {name: told["inventories"][name]["total"] if name in told["inventories"] else 0 for name in used}
+        return {name: total for name, total in totals.items() if total < used[name]}
+
+    now = short(report)
+    if now.keys() - short(before).keys():
+        told = ", ".join(f"{total} {name}, of which {used[name]} are in use" for name, total in sorted(now.items()))
+        return {provider.uuid: f"{provider.name} has {told}"}
+    return {provider.uuid: None} if short(before) and not now else {}
+
+
+def _retire(session: Session, provider: ResourceProvider, *, keep: bool = False) -> bool:
+    """Remove a provider that its agent no longer sees, or reserve all of it while something still holds it.
+
+    :param keep: reserve it though nothing holds it
+    :returns: whether something is allocated from it
+    """
     held = session.scalar(select(Allocation.consumer_id).where(Allocation.provider_id == provider.id).limit(1))
     children = session.scalar(select(ResourceProvider.id).where(ResourceProvider.parent_id == provider.id).limit(1))
     feed.touch(session, [provider.id])
-    if held is not None or children is not None:
-        for row in session.scalars(select(Inventory).where(Inventory.provider_id == provider.id)):
-            row.reserved = row.total
+    if keep or held is not None or children is not None:
+        device_status.reserve(session, provider)
         provider.generation += 1
         session.flush()
-        return
+        return held is not None
     for table in (Inventory, CapacityRule, NumaTopology, ProviderTrait, ProviderAggregate):
         session.execute(
             delete(table).where(table.provider_id == provider.id).execution_options(synchronize_session=False)
@@ -266,3 +311,4 @@ def _retire(session: Session, provider: ResourceProvider) -> None:
     session.flush()
     session.delete(provider)
     session.flush()
+    return False

@@ -14,6 +14,19 @@ RULES = [
         ("GET", "/v1/picture"),
     ),
     rule(
+        "accelsched:devices:list",
+        ADMIN,
+        "List and show the devices of hosts",
+        ("GET", "/v1/devices"),
+        ("GET", "/v1/devices/{uuid}"),
+    ),
+    rule(
+        "accelsched:devices:update",
+        ADMIN,
+        "Disable and enable devices",
+        ("PATCH", "/v1/devices/{uuid}"),
+    ),
+    rule(
         "accelsched:placements:simulate",
         ADMIN,
         "Show where servers would go, without placing them",

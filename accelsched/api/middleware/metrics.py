@@ -8,13 +8,20 @@ With several worker processes the counts are shared through files in ``PROMETHEU
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import prometheus_client
 from prometheus_client import multiprocess
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+LOG = logging.getLogger(__name__)
+
+_COUNTED_S = 10.0  # so long a count of devices is told again
 
 # Anything else counts as OTHER: a label must not take whatever a client sends.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -50,14 +57,47 @@ def layer(app: WSGIApplication, service_of: Callable[[str], str]) -> WSGIApplica
     return counted
 
 
-def page(_environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer with every metric of this service, all its worker processes together."""
-    registry = prometheus_client.REGISTRY
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        registry = prometheus_client.CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    body = prometheus_client.generate_latest(registry)
-    start_response(
-        "200 OK", [("Content-Type", prometheus_client.CONTENT_TYPE_LATEST), ("Content-Length", str(len(body)))]
-    )
-    return [body]
+class _Devices(Collector):
+    """How many devices there are of each status: of the fleet, so told once however many workers there are."""
+
+    def __init__(self, count: Callable[[], Mapping[str, int]]) -> None:
+        self._count = count
+        self._told: Mapping[str, int] = {}
+        self._until = float("-inf")
+
+    def collect(self) -> Iterable[Metric]:
+        """Count, unless that was done just now: anybody may ask for this page."""
+        if time.monotonic() >= self._until:
+            try:
+                self._told = self._count()
+            except Exception:
+                # The other metrics are of more use than none, the more so when the database is away.
+                LOG.warning("devices could not be counted", exc_info=True)
+                self._told = {}
+            self._until = time.monotonic() + _COUNTED_S
+        gauge = GaugeMetricFamily("accelsched_devices", "Devices of all hosts by status.", labels=["status"])
+        for status, number in self._told.items():
+            gauge.add_metric([status], number)
+        yield gauge
+
+
+def page(count_devices: Callable[[], Mapping[str, int]]) -> WSGIApplication:
+    """Return an application that answers with every metric of this service, all its worker processes together.
+
+    :param count_devices: returns how many devices there are, by status
+    """
+    of_fleet = prometheus_client.CollectorRegistry()
+    of_fleet.register(_Devices(count_devices))
+
+    def answer(_environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        registry = prometheus_client.REGISTRY
+        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            registry = prometheus_client.CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        body = prometheus_client.generate_latest(registry) + prometheus_client.generate_latest(of_fleet)
+        start_response(
+            "200 OK", [("Content-Type", prometheus_client.CONTENT_TYPE_LATEST), ("Content-Length", str(len(body)))]
+        )
+        return [body]
+
+    return answer

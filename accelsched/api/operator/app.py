@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import falcon
 
 from accelsched.api import faults, resources
-from accelsched.api.operator import capacity_rules, explanations, pictures, placements, programming, versions
+from accelsched.api.operator import capacity_rules, devices, explanations, pictures, placements, programming, versions
 from accelsched.compute import images
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def create(services: Services) -> resources.App:
     """Return the application at ``/v1``."""
     app = resources.new_app(_Identity())
     app.add_route("/", versions.Version())
+    app.add_route("/devices", devices.Devices(services))
+    app.add_route("/devices/{uuid}", devices.Device(services))
     app.add_route("/picture", pictures.FleetPicture(services))
     app.add_route("/placements:simulate", placements.Simulation(services, images.Images(services.conf)))
     app.add_route("/resource_providers/{uuid}/capacity_rule", capacity_rules.CapacityRule(services))
