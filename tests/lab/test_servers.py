@@ -18,8 +18,8 @@ from accelsched import names
 
 pytestmark = pytest.mark.usefixtures("agent")
 
-_GUEST_S = 120.0
-_EVENT_S = 60.0
+_GUEST_S = 300.0
+_EVENT_S = 120.0
 
 
 def _create(control_plane: ControlPlane, name: str, *properties: str) -> str:

@@ -105,7 +105,7 @@ class ControlPlane:
     def _http(self) -> adapter.Adapter:
         return adapter.Adapter(self._keystone.session(), raise_exc=True)
 
-    def wait_until_reported(self, timeout: float = 120.0) -> None:
+    def wait_until_reported(self, timeout: float = 300.0) -> None:
         """Wait until the agent in the machine has reported its host."""
         path = f"/placement/resource_providers?name={HOST}"
         wait_for(lambda: self.get(path)["resource_providers"], timeout, f"{HOST} to be reported")

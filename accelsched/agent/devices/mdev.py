@@ -23,7 +23,7 @@ import os
 import re
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +40,9 @@ LOG = log.getLogger(__name__)
 
 _VFIO_API = "vfio-pci"  # the other ones (vfio-ap, vfio-ccw) are not GPUs
 
-_MAX_INSTANCE = re.compile(r"\bmax_instance=([0-9]{1,6})\b")  # in NVIDIA's description of a type
+# In NVIDIA's description of a type.
+_MAX_INSTANCE = re.compile(r"\bmax_instance=([0-9]{1,6})\b")
+_DISPLAY = re.compile(r"\b(num_heads|max_resolution)=(\w+)")
 
 
 class JournalEntry(NamedTuple):
@@ -172,6 +174,7 @@ class MdevDriver(base.DeviceDriver):
         totals = self._totals(gpu, offer)
         vendor, product = sysfs.pci_id(gpu.function / "vendor"), sysfs.pci_id(gpu.function / "device")
         traits = {names.vgpu_type_trait(type_id) for type_id in offer.values()}
+        traits |= _display(gpu, offer.values())
         if vendor and product:
             traits |= {names.pci_vendor_trait(vendor), names.pci_device_trait(vendor, product)}
         return base.Device(
@@ -323,6 +326,19 @@ def _look(parent: Path) -> _Look:
         available = {path.name: max(0, int((path / "available_instances").read_text("ascii"))) for path in types}
         if all(sysfs.entries(path / "devices") == devices for path, devices in carried.items()):
             return _Look({path.name: [device.name for device in found] for path, found in carried.items()}, available)
+
+
+def _display(gpu: Gpu, types: Iterable[str]) -> set[str]:
+    """Return the standard traits for displays that their maker says all of some types have."""
+    found = []
+    for type_id in types:
+        texts = [sysfs.read(path / "description") or "" for path in gpu.types(type_id)[:1]]
+        told = dict(_DISPLAY.findall(texts[0])) if texts else {}
+        wide, _, high = told.get("max_resolution", "").partition("x")
+        found.append(
+            {f"HW_GPU_MAX_DISPLAY_HEADS_{told.get('num_heads')}", f"HW_GPU_RESOLUTION_W{wide}H{high}"} & names.STANDARD
+        )
+    return set.intersection(*found) if found else set()
 
 
 def _most(gpu: Gpu, type_id: str) -> int:

@@ -325,6 +325,19 @@ def test_a_device_of_another_type_is_made_anew_when_its_server_got_another_size(
     assert driver.prepare(SERVER, large) == [after]
 
 
+def test_displays_that_all_types_have_are_standard_traits(context: Any, sliced: Path) -> None:
+    for type_id, size in (("nvidia-2", "3840x2160"), ("nvidia-10", "1920x1200")):
+        text = f"num_heads=4, frl_config=60, framebuffer=8192M, max_resolution={size}, max_instance=2\n"
+        (sliced / "mdev_supported_types" / type_id / "description").write_text(text)
+
+    def told() -> set[str]:
+        return {trait for trait in MdevDriver(context).discover()[0].traits if trait.startswith("HW_")}
+
+    assert told() == {"HW_GPU_MAX_DISPLAY_HEADS_4"}
+    context.conf.set_override("enabled_mdev_types", ["nvidia-2"], group="devices")
+    assert told() == {"HW_GPU_MAX_DISPLAY_HEADS_4", "HW_GPU_RESOLUTION_W3840H2160"}
+
+
 # --- virtual functions ----------------------------------------------------------------------------------------------
 
 VFS = ["0000:41:00.4", "0000:41:00.5", "0000:41:00.6"]
