@@ -85,6 +85,13 @@ class HostReport(TypedDict):
     numa: NotRequired[NumaTopology]  # where the host has NUMA nodes, one at least, and the agent can tell
 
 
+class Plug(TypedDict):
+    """What was attached to a server that was there already, or is to be."""
+
+    id: str  # of the accelerator, a uuid
+    leaves: bool  # it is to be detached
+
+
 class DeviceAllocation(TypedDict):
     """What one request group of a server was given on one provider."""
 
@@ -94,6 +101,7 @@ class DeviceAllocation(TypedDict):
     resources: dict[str, int]  # amount by resource class
     # By resource class, the first memory slice of each unit, ascending; only where the provider's rule has positions.
     positions: NotRequired[dict[str, list[int]]]
+    plug: NotRequired[Plug]  # none: the server has it from its beginning to its end
 
 
 class FlavorSpec(TypedDict):
@@ -281,3 +289,5 @@ class Observation(TypedDict):
     interface: NotRequired[Interface]  # where the server has one
     snapshot: NotRequired[Literal["image_pending_upload", "image_uploading"]]  # how far the order after that is
     programming: NotRequired[list[Programming]]  # what was done about it since the agent was started
+    plugs: NotRequired[list[str]]  # accelerators that are attached, as wire.Plug; not there: nobody looked
+    plug_faults: NotRequired[dict[str, Fault]]  # why some could not be attached or detached, by accelerator

@@ -8,7 +8,7 @@ import functools
 import threading
 import traceback
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Literal, cast
 
 from oslo_log import log
@@ -58,8 +58,9 @@ class Executor:
     def act(self, host: Host, action: plan.Action) -> None:
         """Start an action; what is being worked on already is left alone."""
         match action:
-            case plan.Observe(server_uuid, state, fault, order, incarnation):
-                self._observe(host, server_uuid, state, fault=fault, order=order, incarnation=incarnation)
+            case plan.Observe(server_uuid, state, fault, order, incarnation, plugs):
+                seen = functools.partial(self._observe, host, server_uuid, state, fault=fault, order=order)
+                seen(incarnation=incarnation, plugs=plugs)
             case plan.Build(assignment):
                 build = functools.partial(self._build, host, assignment)
                 # One that is built but is not to run has an order to be carried out.
@@ -70,6 +71,10 @@ class Executor:
                 self._submit(
                     host, assignment["server_uuid"], lambda stop: self._obey(host, assignment, stop), True, True
                 )
+            case plan.Plug(assignment):
+                again = threading.Event()
+                plug = functools.partial(self._plug, host, action, again)
+                self._submit(host, assignment["server_uuid"], plug, True, again=again)
             case plan.Remove(server_uuid, announce):
                 # What is not to be announced may have to be built anew.
                 remove = functools.partial(self._remove, host, server_uuid, announce)
@@ -83,16 +88,23 @@ class Executor:
                 self._workers.cancel((host.name, server_uuid))
 
     def _submit(
-        self, host: Host, key: str, action: Callable[[threading.Event], None], builds: bool, look: bool = False
+        self,
+        host: Host,
+        key: str,
+        action: Callable[[threading.Event], None],
+        builds: bool,
+        look: bool = False,
+        again: threading.Event | None = None,
     ) -> None:
         """Run an action in a thread.
 
         :param builds: whether it ends when the server is not wanted any more
         :param look: whether the server is looked at afterwards
+        :param again: set by the action when the server is to be looked at afterwards
         """
 
         def done(cancelled: bool) -> None:
-            if cancelled or look:
+            if cancelled or look or (again is not None and again.is_set()):
                 self._look_again(host.name)
 
         def run(cancelled: threading.Event) -> None:
@@ -113,6 +125,8 @@ class Executor:
         order: CarriedOut = NO_ORDER,
         incarnation: int = 1,
         snapshot: SnapshotStep | None = None,
+        plugs: Collection[str] | None = None,
+        plug_faults: Mapping[str, wire.Fault] | None = None,
     ) -> None:
         seen: wire.Observation = {
             "host": host.name,
@@ -127,6 +141,10 @@ class Executor:
             seen |= {"order": order.number, "order_fault": order.fault}
         if snapshot is not None:
             seen["snapshot"] = snapshot
+        if plugs is not None:
+            seen["plugs"] = list(plugs)
+        if plug_faults:
+            seen["plug_faults"] = dict(plug_faults)
         if state in _THERE:
             try:
                 interface = host.virt.interface(server_uuid)
@@ -223,6 +241,25 @@ class Executor:
         reach(Point.AGENT_ORDER_CARRIED_OUT)
         host.virt.carried_out(server_uuid, CarriedOut(order["number"], fault))
         reach(Point.AGENT_ORDER_NOTED)
+
+    def _plug(self, host: Host, action: plan.Plug, again: threading.Event, cancelled: threading.Event) -> None:
+        assignment = action.assignment
+        server_uuid = assignment["server_uuid"]
+        try:
+            failed, done = host.plug(assignment, self._progress(host, assignment, cancelled, lambda _detail: None))
+        except InterruptedBuildError:
+            return
+        except errors.UnavailableError as exc:
+            self._log_once(host, server_uuid, "given what it is to have", exc)
+            return
+        if done:
+            again.set()
+        for plug, why in failed.items():
+            LOG.warning("Accelerator %s of server %s: %s (%s)", plug, server_uuid, why, why.__cause__)
+        if failed:
+            faults = {plug: fault_of(why) for plug, why in failed.items()}
+            told = functools.partial(self._observe, host, server_uuid, action.state, order=action.order)
+            told(incarnation=assignment.get("incarnation", 1), plug_faults=faults)
 
     def _remove(self, host: Host, server_uuid: str, announce: bool) -> None:
         if self._clean_up(host, server_uuid):

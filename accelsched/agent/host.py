@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 
 import os_traits
@@ -18,10 +19,12 @@ from accelsched.agent.images import ImageClient
 from accelsched.agent.numa import has_threads
 from accelsched.agent.plan import OwnedDevice, Present
 from accelsched.agent.virt.base import CarriedOut, Progress, SnapshotError, VirtDriver, to_run
+from accelsched.errors import AccelschedError, UnavailableError
 from accelsched.failpoints import Point, reach
 
 LOG = log.getLogger(__name__)
 
+_GIVE_BACK_TRIES, _GIVE_BACK_AGAIN_S = 10, 0.5
 _GRACE_MAX_S = 3600.0  # an image's owner may not occupy a thread of the agent for ever
 
 
@@ -135,15 +138,82 @@ class Host:
         progress.step("preparing devices")
         attachments: list[Attachment] = []
         for allocation in assignment["devices"]:
-            if allocation["provider_uuid"] != self.node_uuid:
-                driver = self._driver_of(allocation["provider_name"])
-                driver.program(assignment, allocation, progress)
-                attachments += driver.prepare(assignment["server_uuid"], allocation)
+            if allocation["provider_uuid"] != self.node_uuid and not _leaves(allocation):
+                attachments += self._prepare(assignment, allocation, progress)
         reach(Point.AGENT_DEVICES_PREPARED)
         self.virt.build(assignment, attachments, progress)
         reach(Point.AGENT_SERVER_BUILT)
         if "order" in assignment and to_run(assignment):
             self.virt.carried_out(assignment["server_uuid"], CarriedOut(assignment["order"]["number"]))
+
+    def _prepare(
+        self, assignment: wire.Assignment, allocation: wire.DeviceAllocation, progress: Progress
+    ) -> list[Attachment]:
+        driver = self._driver_of(allocation["provider_name"])
+        driver.program(assignment, allocation, progress)
+        attachments = driver.prepare(assignment["server_uuid"], allocation)
+        if "plug" not in allocation:
+            return attachments
+        return [dataclasses.replace(attachment, plug=allocation["plug"]["id"]) for attachment in attachments]
+
+    def plug(self, assignment: wire.Assignment, progress: Progress) -> tuple[dict[str, AccelschedError], bool]:
+        """Attach to a server what it is to have besides, and detach what it is to have no longer.
+
+        :returns: why it could not be done, by accelerator; and whether all is done, or to be tried again
+        :raises accelsched.errors.UnavailableError: when the hypervisor does not answer now
+        :raises accelsched.agent.virt.base.InterruptedBuildError: when told to stop
+        """
+        server_uuid = assignment["server_uuid"]
+        known: dict[str, list[wire.DeviceAllocation]] = {}
+        for allocation in assignment["devices"]:
+            if "plug" in allocation:
+                known.setdefault(allocation["plug"]["id"], []).append(allocation)
+        plugs = self.virt.plugs(server_uuid)
+        failed: dict[str, AccelschedError] = {}
+        done = True
+        for plug in sorted(known.keys() | plugs.keys()):
+            allocations = known.get(plug, [])
+            try:
+                if not allocations or any(map(_leaves, allocations)):
+                    done &= self._unplug(assignment, plug, progress)
+                elif not plugs.get(plug):
+                    self._plug_in(assignment, plug, allocations, progress)
+            except UnavailableError:
+                raise
+            except AccelschedError as exc:
+                failed[plug] = exc
+        return failed, done and not failed
+
+    def _plug_in(
+        self, assignment: wire.Assignment, plug: str, allocations: list[wire.DeviceAllocation], progress: Progress
+    ) -> None:
+        """Attach an accelerator; where that fails, leave nothing of it."""
+        try:
+            attachments = [
+                attachment
+                for allocation in allocations
+                for attachment in self._prepare(assignment, allocation, progress)
+            ]
+            reach(Point.AGENT_PLUG_PREPARED)
+            self.virt.attach(assignment["server_uuid"], plug, attachments)
+            reach(Point.AGENT_PLUG_ATTACHED)
+        except UnavailableError:
+            raise
+        except AccelschedError:
+            self._unplug(assignment, plug, progress)
+            raise
+
+    def _unplug(self, assignment: wire.Assignment, plug: str, progress: Progress) -> bool:
+        """Detach an accelerator and give its devices back; return whether that is done."""
+        server_uuid = assignment["server_uuid"]
+        self.virt.detach(server_uuid, plug, self.context.conf.agent.detach_timeout, progress)
+        reach(Point.AGENT_PLUG_DETACHED)
+        kept = [device for device in assignment["devices"] if "plug" not in device or device["plug"]["id"] != plug]
+        for driver in self._drivers.values():
+            if not _give_back(driver, {**assignment, "devices": kept}, progress):
+                return False
+        self.virt.forget_plug(server_uuid, plug)
+        return True
 
     def obey(self, assignment: wire.Assignment, progress: Progress) -> None:
         """Carry out a server's order. One that was interrupted may be begun anew: a guest may be rebooted twice.
@@ -241,3 +311,20 @@ def _marks(driver: DeviceDriver, assignment: wire.Assignment) -> frozenset[str]:
     """Return the marks of what a driver makes for an assignment."""
     server_uuid, allocations = assignment["server_uuid"], assignment["devices"]
     return frozenset[str]().union(*(driver.marks(server_uuid, allocation) for allocation in allocations))
+
+
+def _leaves(allocation: wire.DeviceAllocation) -> bool:
+    return "plug" in allocation and allocation["plug"]["leaves"]
+
+
+def _give_back(driver: DeviceDriver, assignment: wire.Assignment, progress: Progress) -> bool:
+    """Remove what a server has beyond an assignment, as soon as the hypervisor, the last one, has let go of it."""
+    for _ in range(_GIVE_BACK_TRIES):
+        try:
+            driver.release(assignment["server_uuid"], keep=_marks(driver, assignment))
+        except DeviceError as exc:
+            LOG.warning("A device of server %s is not given back yet: %s", assignment["server_uuid"], exc)
+            progress.cancelled.wait(_GIVE_BACK_AGAIN_S)
+        else:
+            return True
+    return False

@@ -72,6 +72,15 @@ class Obey:
 
 
 @dataclass(frozen=True)
+class Plug:
+    """Attach to the server what it is to have besides, and detach what it is to have no longer."""
+
+    assignment: wire.Assignment
+    state: State
+    order: CarriedOut = NO_ORDER
+
+
+@dataclass(frozen=True)
 class Remove:
     """Remove everything there is of a server; ``announce``: say so when it is gone."""
 
@@ -103,6 +112,7 @@ class Observe:
     fault: wire.Fault | None = None
     order: CarriedOut = NO_ORDER
     incarnation: int = 1
+    plugs: tuple[str, ...] | None = None  # accelerators that are attached; None: it has none and is to have none
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,7 @@ class Tidy:
     then: Observe
 
 
-Action = Build | Resume | Obey | Remove | RemoveDevice | Tidy | Cancel | Observe
+Action = Build | Resume | Obey | Plug | Remove | RemoveDevice | Tidy | Cancel | Observe
 
 
 def fingerprint(assignment: wire.Assignment) -> str:
@@ -208,8 +218,28 @@ def _settled(assignment: wire.Assignment, server: PresentServer, spare: bool) ->
     uuid, incarnation = assignment["server_uuid"], assignment.get("incarnation", 1)
     kept = assignment["kept_disk"]["id"] if "kept_disk" in assignment else None
     state = "rescued" if server.rescued else _STATES[server.power]
-    seen = Observe(uuid, state, order=server.order, incarnation=incarnation)
+    seen = Observe(uuid, state, order=server.order, incarnation=incarnation, plugs=_plugged(assignment, server))
+    if _plugs_differ(assignment, server):
+        return [Plug(assignment, state, server.order)]
     if spare or server.kept_disks - {kept}:
         # What an order made superfluous is free once it is gone; until then the order is not said to be carried out.
         return [Tidy(assignment, then=seen), replace(seen, order=NO_ORDER)]
     return [seen]
+
+
+def _plugged(assignment: wire.Assignment, server: PresentServer) -> tuple[str, ...] | None:
+    """Return which accelerators are attached to a server; None for one that has none and is to have none."""
+    known = [device["plug"] for device in assignment["devices"] if "plug" in device]
+    if not known and not server.plugs:
+        return None
+    leaving = {plug["id"] for plug in known if plug["leaves"]}
+    # What leaves is there until nothing is left of it, what comes is not until it is attached.
+    return tuple(sorted(plug for plug, attached in server.plugs.items() if attached or plug in leaving))
+
+
+def _plugs_differ(assignment: wire.Assignment, server: PresentServer) -> bool:
+    """Tell whether something is to be attached to a server, or detached, and can be now."""
+    known = [device["plug"] for device in assignment["devices"] if "plug" in device]
+    wanted = dict.fromkeys((plug["id"] for plug in known if not plug["leaves"]), True)
+    can_change = server.power in (Power.RUNNING, Power.STOPPED) and not server.rescued
+    return can_change and wanted != dict(server.plugs)

@@ -5,14 +5,15 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, cast
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, cast
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accelsched import wire
-from accelsched.compute import hosts, moving, orders, programming, rebuilding, shelving, states
+from accelsched.compute import accelerators, hosts, moving, orders, programming, rebuilding, shelving, states
 from accelsched.db import instance_actions
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Migration, Server, as_iso
@@ -66,9 +67,9 @@ def _assignment(server: Server, *, leaves: bool = False) -> wire.Assignment:
         "name": server.name,
         "project_id": server.project_id,
         "user_id": server.user_id,
-        "flavor": cast("wire.FlavorSpec", server.flavor),
+        "flavor": _flavor(server),
         "image": cast("wire.ImageSpec | None", server.image),
-        "devices": cast("list[wire.DeviceAllocation]", server.devices),
+        "devices": [_device(device) for device in server.devices],
         "metadata": server.metadata_,
         "user_data": server.user_data,
         "config_drive": server.config_drive,
@@ -90,6 +91,25 @@ def _assignment(server: Server, *, leaves: bool = False) -> wire.Assignment:
     if server.incarnation > 1:
         assignment["incarnation"] = server.incarnation
     return assignment
+
+
+def _flavor(server: Server) -> wire.FlavorSpec:
+    """Return a server's flavor, with what was asked of accelerators that were attached to it."""
+    flavor = cast("wire.FlavorSpec", server.flavor)
+    asked = [device["plug"]["extra_specs"] for device in accelerators.plugged(server)]
+    if not asked:
+        return flavor
+    return {
+        **flavor,
+        "extra_specs": dict(itertools.chain(flavor["extra_specs"].items(), *(one.items() for one in asked))),
+    }
+
+
+def _device(device: Mapping[str, Any]) -> wire.DeviceAllocation:
+    if "plug" not in device:
+        return cast("wire.DeviceAllocation", device)
+    plug: wire.Plug = {"id": device["plug"]["id"], "leaves": device["plug"]["state"] == accelerators.DETACHING}
+    return cast("wire.DeviceAllocation", {**device, "plug": plug})
 
 
 class Moved(NamedTuple):
@@ -122,6 +142,7 @@ def observe(session: Session, seen: wire.Observation, max_attempts: int) -> Outc
     # What is gone is of no incarnation.
     if not moving.leaves_destination(server, migration) and not rebuilding.observed(session, server, seen):
         return None
+    accelerators.observed(session, server, seen)
     if migration is not None and moving.under_way(migration):
         host = moving.observed(session, server, migration, seen)
         return None if host is None else Moved(host)

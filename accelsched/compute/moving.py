@@ -31,7 +31,7 @@ from sqlalchemy import Select, and_, not_, or_, select
 from sqlalchemy.orm import Session
 
 from accelsched import errors, names, wire
-from accelsched.compute import hosts, paging, quotas, servers, states
+from accelsched.compute import accelerators, hosts, paging, quotas, servers, states
 from accelsched.db import instance_actions, moves
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Flavor, Host, Migration, Request, Server, as_iso
@@ -117,6 +117,7 @@ def move(
     servers.check_state(server, action, _MOVABLE)
     if server.migration_id is not None:
         raise errors.ConflictError(f"Cannot '{action}' instance {uuid}: an earlier move of it is not over")
+    accelerators.check_none(server, action)
     source = session.scalars(select(Host).where(Host.name == server.host)).one()
     _check_source(source, action, uuid, service_down_time_s)
     if wanted.target is not None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from sqlalchemy.orm import Session
 
 from accelsched import errors, wire
-from accelsched.compute import servers, snapshots, states
+from accelsched.compute import accelerators, servers, snapshots, states
 from accelsched.db import instance_actions, moves
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Server
@@ -96,6 +96,8 @@ def check(server: Server, order: Order, *, admin: bool) -> None:
     servers.check_state(server, order.action, order.vm_states, order.while_busy)
     if server.launched_at is None:
         raise errors.ConflictError(f"Cannot '{order.action}' instance {server.uuid}: it has never been active")
+    if order is SHELVE:
+        accelerators.check_none(server, order.action)
 
 
 def give(

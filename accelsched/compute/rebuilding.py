@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accelsched import errors, wire
-from accelsched.compute import hosts, moving, servers, shelving, snapshots, states
+from accelsched.compute import accelerators, hosts, moving, servers, shelving, snapshots, states
 from accelsched.db import instance_actions, moves
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Host, Request, Server
@@ -183,6 +183,7 @@ def _move(session: Session, server: Server, target: str | None, origin: instance
     """Ask the schedulers for another host. The server stays where it is until one of them has claimed it."""
     before = moving.request_of(session, server)
     snapshots.abandon(session, server, "The server's host was lost meanwhile.")
+    accelerators.abandon(session, server)
     _stay_down(server)
     if server.state == states.RESCUED:
         moves.wish(server, "running")  # from its new disk

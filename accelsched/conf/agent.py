@@ -55,6 +55,13 @@ OPTS = [
         help="Seconds that a guest is given to shut down before it is switched off; an image's os_shutdown_timeout "
         "property wins.",
     ),
+    cfg.IntOpt(
+        "detach_timeout",
+        default=60,
+        min=1,
+        max=3600,
+        help="Seconds that a guest is given to let go of an accelerator that is to be detached; else it keeps it.",
+    ),
     cfg.BoolOpt(
         "resume_guests_state_on_host_boot",
         default=True,

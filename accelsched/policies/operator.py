@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from accelsched.policies.base import ADMIN, PROJECT_READER_OR_ADMIN, rule
+from accelsched.policies.base import ADMIN, PROJECT_MEMBER_OR_ADMIN, PROJECT_READER_OR_ADMIN, rule
 
 RULES = [
     rule(
@@ -43,6 +43,30 @@ RULES = [
         ADMIN,
         "Show hosts and devices by name in it; others see an alias of each",
         ("GET", "/v1/servers/{server_id}/explanation"),
+    ),
+    rule(
+        "accelsched:servers:accelerators:list",
+        PROJECT_READER_OR_ADMIN,
+        "List the accelerators of a server",
+        ("GET", "/v1/servers/{server_id}/accelerators"),
+    ),
+    rule(
+        "accelsched:servers:accelerators:hosts",
+        ADMIN,
+        "Show devices by name in it",
+        ("GET", "/v1/servers/{server_id}/accelerators"),
+    ),
+    rule(
+        "accelsched:servers:accelerators:attach",
+        PROJECT_MEMBER_OR_ADMIN,
+        "Attach an accelerator to a server",
+        ("POST", "/v1/servers/{server_id}/accelerators"),
+    ),
+    rule(
+        "accelsched:servers:accelerators:detach",
+        PROJECT_MEMBER_OR_ADMIN,
+        "Detach an accelerator that was attached to a server",
+        ("DELETE", "/v1/servers/{server_id}/accelerators/{accelerator_id}"),
     ),
     rule(
         "accelsched:servers:programming",

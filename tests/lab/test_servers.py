@@ -76,6 +76,47 @@ def test_a_flavor_that_asks_for_a_vgpu_gives_the_guest_a_mediated_device(
     _assert_nothing_left(control_plane, lab_vm, server)
 
 
+def _accelerators(control_plane: ControlPlane, server: str) -> dict[str, str]:
+    """Return the states of what was attached to a server."""
+    listed = control_plane.get(f"/v1/servers/{server}/accelerators")["accelerators"]
+    return {one["id"]: one["state"] for one in listed}
+
+
+def test_accelerators_are_attached_to_a_running_guest_which_lets_go_of_them(
+    control_plane: ControlPlane, lab_vm: Machine
+) -> None:
+    server = _create(control_plane, "plain", "note=plain")
+    _console_of_booted_guest(control_plane, lab_vm, server)
+    for number, resource_class in enumerate(("VGPU", "FPGA"), 1):
+        control_plane.openstack("accel", "server", "add", "accelerator", server, resource_class)
+        expected = ["attached"] * number
+        wait_for(lambda: [*_accelerators(control_plane, server).values()] == expected, 60, "it to be attached")  # noqa: B023
+    console = f"/var/lib/accelsched/instances/{server}/console.log"
+
+    def said(pattern: str, times: int = 1) -> bool:
+        found = lab_vm.channel.call(["grep", "-cE", pattern, console])
+        return int(found.stdout or 0) >= times
+
+    for pattern in ("echoed=hello", "edu [^ ]+ id=0x010000ED live=0xEDCBA987 factorial5=0x00000078"):
+        wait_for(lambda: said(pattern), _GUEST_S, f"the guest to say {pattern}", interval=1.0)  # noqa: B023
+    assert observe.driver(lab_vm, FPGA) == "vfio-pci"
+
+    control_plane.openstack("server", "reboot", "--hard", "--wait", server)
+    wait_for(lambda: said("accelsched-guest: ready", 2), _GUEST_S, "the guest to have booted again", interval=1.0)
+    assert said("echoed=hello", 2)
+    assert [*_accelerators(control_plane, server).values()] == ["attached"] * 2
+
+    for accelerator in _accelerators(control_plane, server):
+        control_plane.openstack("accel", "server", "remove", "accelerator", server, accelerator)
+        wait_for(lambda: accelerator not in _accelerators(control_plane, server), _GUEST_S, "it to be gone")  # noqa: B023
+    wait_for(lambda: said("pci [^ ]+ gone", 2), _GUEST_S, "the guest to say that both are gone", interval=1.0)
+    assert observe.driver(lab_vm, FPGA) is None
+    assert [uuid for uuid in observe.mdevs(lab_vm) if names.is_own_mdev(uuid)] == []
+    assert observe.domains(lab_vm)[server] == "running"
+    control_plane.openstack("server", "delete", "--wait", server)
+    _assert_nothing_left(control_plane, lab_vm, server)
+
+
 def test_a_flavor_that_asks_for_an_fpga_gives_the_guest_the_whole_pci_device(
     control_plane: ControlPlane, lab_vm: Machine
 ) -> None:

@@ -29,6 +29,7 @@ class MdevAttachment:
 
     provider: str
     uuid: str
+    plug: str | None = None  # id of the accelerator, of what is attached to a server that is there
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class PciAttachment:
     provider: str
     address: str
     managed: bool = True
+    plug: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class SimulatedAttachment:
 
     provider: str
     name: str
+    plug: str | None = None
 
 
 Attachment = MdevAttachment | PciAttachment | SimulatedAttachment
@@ -131,6 +134,14 @@ class DeviceDriver(ABC):
         :param keep: marks of what the server goes on to have
         :raises DeviceError: when something is still in use
         """
+
+    def give_back(self, server_uuid: str, allocation: wire.DeviceAllocation) -> None:
+        """Remove what was made for one allocation of a server that goes on without it.
+
+        :raises DeviceError: when it is still in use
+        """
+        for mark in self.marks(server_uuid, allocation):
+            self.remove(mark)
 
     def remove(self, mark: str) -> None:  # noqa: B027 - most drivers leave nothing behind
         """Remove one thing of :meth:`present` that belongs to no server."""

@@ -8,7 +8,7 @@ import enum
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -22,6 +22,10 @@ class BuildError(errors.AccelschedError):
 
 class PowerError(errors.AccelschedError):
     """A server could not be paused, suspended or stopped; the text is fit for its owner."""
+
+
+class PlugError(errors.AccelschedError):
+    """An accelerator could not be attached to a server, or detached; the text is fit for its owner."""
 
 
 class SnapshotError(errors.AccelschedError):
@@ -72,6 +76,8 @@ class PresentServer:
     incarnation: int = 1  # of the assignment that it was begun for
     rescued: bool = False  # its domain boots from another disk than its own, or did last
     kept_disks: frozenset[str] = frozenset()  # ids of wire.KeptDisk of which there is a copy
+    # What was attached to it while it was there, by the accelerator's id; False: begun, and not known to be done.
+    plugs: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,12 @@ def rescue_image(assignment: wire.Assignment) -> wire.ImageSpec | None:
 def to_run(assignment: wire.Assignment) -> bool:
     """Tell whether a server is to run."""
     return "order" not in assignment or assignment["order"]["power"] in ("running", "rescued")
+
+
+def leaving_plugs(assignment: wire.Assignment) -> list[str]:
+    """Return the accelerators that are to be detached: a start leaves them out, and their devices to be given back."""
+    plugs = [device["plug"] for device in assignment["devices"] if "plug" in device]
+    return sorted({plug["id"] for plug in plugs if plug["leaves"]})
 
 
 class Progress:
@@ -233,6 +245,39 @@ class VirtDriver(ABC):
         :raises SnapshotError: when that cannot be done
         :raises accelsched.errors.UnavailableError: when the hypervisor does not answer now
         :raises InterruptedBuildError: when told to stop
+        """
+
+    @abstractmethod
+    def plugs(self, server_uuid: str) -> Mapping[str, bool]:
+        """Return what was attached to a server while it was there, as :class:`PresentServer` has it.
+
+        :raises accelsched.errors.UnavailableError: when the hypervisor does not answer now
+        """
+
+    @abstractmethod
+    def attach(self, server_uuid: str, plug: str, attachments: Sequence[devices.Attachment]) -> None:
+        """Attach an accelerator to a server; to one that does not run, from its next start on.
+
+        :param plug: id of the accelerator
+        :raises PlugError: when the hypervisor refuses
+        :raises accelsched.errors.UnavailableError: when it does not answer now
+        """
+
+    @abstractmethod
+    def detach(self, server_uuid: str, plug: str, timeout_s: float, progress: Progress) -> None:
+        """Detach an accelerator from a server, with its guest's consent; it is not forgotten yet.
+
+        :param timeout_s: seconds that the guest may take
+        :raises PlugError: when it does not let go, or the hypervisor refuses
+        :raises accelsched.errors.UnavailableError: when the hypervisor does not answer now
+        :raises InterruptedBuildError: when told to stop waiting
+        """
+
+    @abstractmethod
+    def forget_plug(self, server_uuid: str, plug: str) -> None:
+        """Forget an accelerator that was detached, when its devices are given back.
+
+        :raises accelsched.errors.UnavailableError: when the hypervisor does not answer now
         """
 
     @abstractmethod

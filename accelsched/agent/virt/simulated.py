@@ -10,7 +10,7 @@ import random
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,6 +30,8 @@ class _Server:
     order: base.CarriedOut = base.NO_ORDER
     incarnation: int = 1
     rescued: bool = False
+    # What was attached, by accelerator; None: to be given back.
+    plugs: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
 
 
 class SimulatedDriver(base.VirtDriver):
@@ -87,7 +89,10 @@ class SimulatedDriver(base.VirtDriver):
         """Return the servers made since this process started."""
         with self._lock:
             return [
-                base.PresentServer(uuid, one.power, base.Launch.THIS_BOOT, one.order, one.incarnation, one.rescued)
+                base.PresentServer(
+                    *(uuid, one.power, base.Launch.THIS_BOOT, one.order, one.incarnation, one.rescued),
+                    plugs=_attached(one),
+                )
                 for uuid, one in sorted(self._servers.items())
             ]
 
@@ -97,7 +102,8 @@ class SimulatedDriver(base.VirtDriver):
         """Remember the server, after ``simulated_build_seconds``; fail at ``simulated_failure_rate``."""
         options = self.context.conf.agent
         rescued = base.rescue_image(assignment) is not None
-        if self._change(assignment["server_uuid"], power=base.Power.RUNNING, rescued=rescued):
+        fixed, plugs = _names(attachments, assignment)
+        if self._change(assignment["server_uuid"], power=base.Power.RUNNING, rescued=rescued, plugs=plugs):
             return
         if options.simulated_build_seconds:
             progress.step("simulating a build")
@@ -109,10 +115,11 @@ class SimulatedDriver(base.VirtDriver):
             self._servers[assignment["server_uuid"]] = _Server(
                 assignment["name"],
                 (
-                    *(str(getattr(attachment, "name", attachment)) for attachment in attachments),
+                    *fixed,
                     *(_told(node) for node in assignment.get("numa", [])),
                 ),
                 incarnation=assignment.get("incarnation", 1),
+                plugs=plugs,
             )
 
     def prepare_rescue(self, assignment: wire.Assignment, progress: base.Progress) -> None:
@@ -136,6 +143,31 @@ class SimulatedDriver(base.VirtDriver):
         with os.fdopen(handle, "wb") as file:
             file.write(f"no disk: {server_uuid} is a simulated server\n".encode().ljust(512, b"\0"))
         return base.Snapshot(Path(path), "raw")
+
+    def plugs(self, server_uuid: str) -> Mapping[str, bool]:
+        """Return what was attached to a server."""
+        with self._lock:
+            server = self._servers.get(server_uuid)
+        return {} if server is None else _attached(server)
+
+    def attach(self, server_uuid: str, plug: str, attachments: Sequence[devices.Attachment]) -> None:
+        """Remember what is attached; fail at ``simulated_failure_rate``."""
+        if random.random() < self.context.conf.agent.simulated_failure_rate:  # noqa: S311 - not a secret
+            raise base.PlugError("simulated failure ([agent] simulated_failure_rate)")
+        with self._lock:
+            server = self._servers[server_uuid]
+            told = tuple(str(getattr(attachment, "name", attachment)) for attachment in attachments)
+            self._servers[server_uuid] = replace(server, plugs={**server.plugs, plug: told})
+
+    def detach(self, server_uuid: str, plug: str, timeout_s: float, progress: base.Progress) -> None:
+        """Do nothing: simulated guests let go at once."""
+
+    def forget_plug(self, server_uuid: str, plug: str) -> None:
+        """Forget what was attached."""
+        with self._lock:
+            server = self._servers[server_uuid]
+            plugs = {name: told for name, told in server.plugs.items() if name != plug}
+            self._servers[server_uuid] = replace(server, plugs=plugs)
 
     def put_aside(self, server_uuid: str) -> None:
         """Say that there is no domain any more."""
@@ -197,8 +229,31 @@ class SimulatedDriver(base.VirtDriver):
             raise errors.NotFoundError(f"server {server_uuid} is not on host {self.context.host}")
         return "".join(
             f"{line}\n"
-            for line in (f"simulated server {server.name} on simulated host {self.context.host}", *server.parts)
+            for line in (
+                f"simulated server {server.name} on simulated host {self.context.host}",
+                *server.parts,
+                *(part for parts in server.plugs.values() for part in parts or ()),
+            )
         )
+
+
+def _attached(server: _Server) -> dict[str, bool]:
+    return {plug: told is not None for plug, told in server.plugs.items()}
+
+
+def _names(
+    attachments: Sequence[devices.Attachment], assignment: wire.Assignment
+) -> tuple[list[str], dict[str, tuple[str, ...] | None]]:
+    """Return what devices are called: those that a server has from its beginning, and those attached later."""
+    fixed: list[str] = []
+    plugs: dict[str, tuple[str, ...] | None] = dict.fromkeys(base.leaving_plugs(assignment))
+    for attachment in attachments:
+        name = str(getattr(attachment, "name", attachment))
+        if attachment.plug is None:
+            fixed.append(name)
+        else:
+            plugs[attachment.plug] = (*(plugs.get(attachment.plug) or ()), name)
+    return fixed, plugs
 
 
 def _told(node: wire.NumaPlacedNode) -> str:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 import falcon
 
 from accelsched.api import faults, resources
-from accelsched.api.operator import capacity_rules, devices, explanations, pictures, placements, programming, versions
+from accelsched.api.operator import (
+    accelerators,
+    capacity_rules,
+    deciding,
+    devices,
+    explanations,
+    pictures,
+    placements,
+    programming,
+    versions,
+)
 from accelsched.compute import images
 
 if TYPE_CHECKING:
@@ -31,8 +41,11 @@ def create(services: Services) -> resources.App:
     app.add_route("/devices", devices.Devices(services))
     app.add_route("/devices/{uuid}", devices.Device(services))
     app.add_route("/picture", pictures.FleetPicture(services))
-    app.add_route("/placements:simulate", placements.Simulation(services, images.Images(services.conf)))
+    decides = deciding.Deciding(services)
+    app.add_route("/placements:simulate", placements.Simulation(services, images.Images(services.conf), decides))
     app.add_route("/resource_providers/{uuid}/capacity_rule", capacity_rules.CapacityRule(services))
+    app.add_route("/servers/{uuid}/accelerators", accelerators.Accelerators(services, decides))
+    app.add_route("/servers/{uuid}/accelerators/{accelerator_id}", accelerators.Accelerator(services))
     app.add_route("/servers/{uuid}/explanation", explanations.Explanation(services))
     app.add_route("/servers/{uuid}/programming", programming.Programming(services))
     resources.answer_errors(app, faults.coded_errors_list)

@@ -6,17 +6,17 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import falcon
 
-from accelsched import errors, policies
+from accelsched import policies
 from accelsched.api import resources
 from accelsched.api.compute import flavor_schemas, server_create, server_schemas
+from accelsched.api.operator.deciding import Deciding
 from accelsched.compute import images
-from accelsched.scheduler.decider import Decider, DryRun
+from accelsched.scheduler.decider import DryRun
 from accelsched.scheduler.pipeline import Selection
 
 if TYPE_CHECKING:
@@ -47,11 +47,10 @@ _REQUEST = resources.validator(
 class Simulation:
     """Decides as a scheduler does, and claims nothing."""
 
-    def __init__(self, services: Services, image_service: images.Images) -> None:
+    def __init__(self, services: Services, image_service: images.Images, deciding: Deciding) -> None:
         self._services = services
         self._images = image_service
-        self._lock = threading.Lock()
-        self._made: Decider | None = None
+        self._deciding = deciding
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Show where servers of a flavor would go, what would be left, and why."""
@@ -74,22 +73,9 @@ class Simulation:
             extra_specs={key: str(value) for key, value in body.get("properties", {}).items()},
         )
         seed = body.get("seed") or secrets.token_hex(8)
-        resp.media = {"placement": {"seed": seed, **_view(count, self._decider().dry_run(order.spec, count, seed))}}
-
-    def _decider(self) -> Decider:
-        """Return what decides. It is made when first asked for: an API that is never asked needs no foreign plug-ins.
-
-        :raises accelsched.errors.UnavailableError: naming the plug-in that is missing here
-        """
-        with self._lock:
-            if self._made is None:
-                try:
-                    self._made = Decider(self._services.conf, self._services.db, self._services.fleet)
-                except errors.ConfigurationError as exc:
-                    raise errors.UnavailableError(
-                        f"This API cannot decide as the schedulers do: {exc}. Install and configure it here as there."
-                    ) from exc
-            return self._made
+        resp.media = {
+            "placement": {"seed": seed, **_view(count, self._deciding.decider().dry_run(order.spec, count, seed))}
+        }
 
 
 def _view(count: int, dry_run: DryRun) -> dict[str, Any]:

@@ -327,6 +327,40 @@ def test_an_fpga_is_programmed_from_glance_before_its_user_has_it_and_scrubbed_a
     demo.compute.delete_server(failed)
 
 
+def test_a_user_attaches_an_accelerator_to_a_server_and_detaches_it(cloud: Cloud) -> None:
+    user = "accelsched-demo"
+    create = ("server", "create", "--flavor", "vgpu", "--image", "guest", "--nic", "none", "--wait")
+    server = cloud.json(*create, "plugged", cloud=user)["id"]
+    path = f"{cloud.url}/v1/servers/{server}/accelerators"
+    session = cloud.keystone.session("demo", "demo")
+
+    def post(**wanted: Any) -> Any:
+        return session.post(path, json={"accelerator": wanted}, raise_exc=False)
+
+    assert [post(**wanted).status_code for wanted in ({}, {"resource_class": "MEMORY_MB"})] == [400, 400]
+    refused = post(resource_class="VGPU", required=["CUSTOM_NOWHERE"])
+    assert (refused.status_code, "no such accelerator" in refused.text) == (409, True)
+    added = cloud.json("accel", "server", "add", "accelerator", "plugged", "VGPU", cloud=user)
+
+    def listed() -> list[Any]:
+        return [(one["id"], one["state"]) for one in session.get(path).json()["accelerators"]]
+
+    by_flavor = (None, "attached")
+    patience.wait(lambda: listed() == [by_flavor, (added["ID"], "attached")])
+    assert cloud.run("console", "log", "show", "plugged", cloud=user).count("simulated VGPU") == 2
+    assert len(cloud.json("accel", "server", "list", "accelerator", server, cloud=user)) == 2
+    held = f"/placement/allocations/{server}"
+    total = sum(
+        share["resources"].get("VGPU", 0)
+        for share in cloud.keystone.session().get(cloud.url + held).json()["allocations"].values()
+    )
+    assert total == 2
+    cloud.run("accel", "server", "remove", "accelerator", "plugged", added["ID"], cloud=user)
+    patience.wait(lambda: listed() == [by_flavor])
+    assert session.delete(f"{path}/{added['ID']}", raise_exc=False).status_code == 404
+    session.delete(f"{cloud.url}/compute/v2.1/servers/{server}")
+
+
 def test_a_user_keeps_key_pairs_and_gives_one_to_a_server(cloud: Cloud) -> None:
     user = "accelsched-demo"
     made = cloud.run("keypair", "create", "made", cloud=user)  # by the client, who imports the public half

@@ -56,6 +56,7 @@ class DomainSpec:
     nvram: Path | None = None  # variables of UEFI, which is in the place of a BIOS then
     attachments: Sequence[Attachment] = ()
     network: str | None = None  # of libvirt, that it has an interface on
+    leaving: Sequence[str] = ()  # accelerators that it has no longer, and whose devices are to be given back
     cpus: Cpus = NOWHERE
 
 
@@ -124,15 +125,32 @@ def _metadata(domain: etree._Element, spec: DomainSpec) -> None:
     ):
         if text is not None:
             etree.SubElement(server, _own(tag)).text = text
-    for attachment in spec.attachments:
-        device = etree.SubElement(server, _own("device"), provider=attachment.provider)
-        match attachment:
-            case MdevAttachment(_, uuid):
-                device.attrib.update({"type": "mdev", "uuid": uuid})
-            case PciAttachment(_, address):
-                device.attrib.update({"type": "pci", "address": address})
-            case SimulatedAttachment(_, name):
-                device.attrib.update({"type": "simulated", "name": name})
+    server.extend(device_mark(attachment, plug=attachment.plug) for attachment in spec.attachments)
+    for plug in spec.leaving:
+        etree.SubElement(server, _own("device"), plug=plug, attached="no")
+
+
+def device_mark(attachment: Attachment, *, plug: str | None, attached: bool = True) -> etree._Element:
+    """Return what a domain's metadata say of one of its devices.
+
+    :param plug: id of the accelerator that it is, when it was attached to a server that was there
+    :param attached: whether that is known to be done
+    """
+    device = etree.Element(_own("device"), provider=attachment.provider)
+    match attachment:
+        case MdevAttachment(_, uuid):
+            device.attrib.update({"type": "mdev", "uuid": uuid})
+        case PciAttachment(_, address, managed):
+            device.attrib.update({"type": "pci", "address": address})
+            if not managed:
+                device.set("managed", "no")
+        case SimulatedAttachment(_, name):
+            device.attrib.update({"type": "simulated", "name": name})
+    if plug is not None:
+        device.set("plug", plug)
+        if not attached:
+            device.set("attached", "no")
+    return device
 
 
 def _devices(domain: etree._Element, spec: DomainSpec) -> None:
@@ -167,8 +185,7 @@ def _devices(domain: etree._Element, spec: DomainSpec) -> None:
     etree.SubElement(video, "model", type="none")
     # Devices under VFIO pin all of a guest's memory, so there is nothing to give back.
     etree.SubElement(devices, "memballoon", model="none" if hostdevs else "virtio")
-    for attachment in hostdevs:
-        _hostdev(devices, attachment)
+    devices.extend(hostdev(attachment) for attachment in hostdevs)
 
 
 def _disk(devices: etree._Element, path: Path, *, file_format: str, target: str) -> etree._Element:
@@ -179,23 +196,23 @@ def _disk(devices: etree._Element, path: Path, *, file_format: str, target: str)
     return disk
 
 
-def _hostdev(devices: etree._Element, attachment: MdevAttachment | PciAttachment) -> None:
+def hostdev(attachment: MdevAttachment | PciAttachment) -> etree._Element:
+    """Return the definition of a device of the host in a domain."""
+    device = etree.Element("hostdev", mode="subsystem")
+    source = etree.Element("source")
     match attachment:
         case MdevAttachment(_, uuid):
-            hostdev = etree.SubElement(
-                devices, "hostdev", mode="subsystem", type="mdev", managed="no", model="vfio-pci"
-            )
-            etree.SubElement(etree.SubElement(hostdev, "source"), "address", uuid=uuid)
+            device.attrib.update({"type": "mdev", "managed": "no", "model": "vfio-pci"})
+            etree.SubElement(source, "address", uuid=uuid)
         case PciAttachment(_, address, managed):
-            hostdev = etree.SubElement(
-                devices, "hostdev", mode="subsystem", type="pci", managed="yes" if managed else "no"
-            )
+            device.attrib.update({"type": "pci", "managed": "yes" if managed else "no"})
             pci_domain, bus, rest = address.split(":")
             slot, function = rest.split(".")
-            source = etree.SubElement(hostdev, "source")
             etree.SubElement(
                 source, "address", domain=f"0x{pci_domain}", bus=f"0x{bus}", slot=f"0x{slot}", function=f"0x{function}"
             )
+    device.append(source)
+    return device
 
 
 def _own(tag: str) -> str:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import libvirt
 import os_traits
@@ -25,7 +25,7 @@ from accelsched.agent import files, numa
 from accelsched.agent.devices import base as devices
 from accelsched.agent.images import Image, ImageClient
 from accelsched.agent.virt import base, kvm
-from accelsched.agent.virt.libvirt import backup, capabilities, configdrive, instance, moving, storage, unused
+from accelsched.agent.virt.libvirt import backup, capabilities, configdrive, instance, moving, plugs, storage, unused
 from accelsched.agent.virt.libvirt.connection import Connection
 from accelsched.agent.virt.libvirt.cpus import Cpus, GuestNode
 from accelsched.agent.virt.libvirt.domain import DISK_TARGET, NAMESPACE, DirectBoot, DomainSpec, domain_xml
@@ -45,6 +45,17 @@ _UNDEFINE = (
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
 _UNDEFINE_ASIDE = (_UNDEFINE & ~libvirt.VIR_DOMAIN_UNDEFINE_NVRAM) | libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
+
+
+class _Domain(NamedTuple):
+    """What is to be known of a domain of ours."""
+
+    power: base.Power
+    rescued: bool
+    plugs: Mapping[str, bool]
+
+
+_NO_DOMAIN = _Domain(base.Power.ABSENT, False, {})
 
 
 class LibvirtDriver(base.VirtDriver):
@@ -134,10 +145,12 @@ class LibvirtDriver(base.VirtDriver):
         domains = self._ask(self._own_domains, "list domains")
         return [
             base.PresentServer(
-                *(uuid, power, files_.launch, files_.order, files_.incarnation, rescued), kept_disks=files_.kept_disks
+                *(uuid, power, files_.launch, files_.order, files_.incarnation, rescued),
+                kept_disks=files_.kept_disks,
+                plugs=plugs_,
             )
             for uuid in sorted(domains.keys() | set(instance.server_uuids(self._instances)))
-            for files_, (power, rescued) in [(self._instance(uuid), domains.get(uuid, (base.Power.ABSENT, False)))]
+            for files_, (power, rescued, plugs_) in [(self._instance(uuid), domains.get(uuid, _NO_DOMAIN))]
         ]
 
     def build(
@@ -189,6 +202,7 @@ class LibvirtDriver(base.VirtDriver):
             nvram=files_.nvram if uefi else None,
             attachments=attachments,
             network=self._network(assignment),
+            leaving=base.leaving_plugs(assignment),
             cpus=self._cpus(assignment),
         )
         self._start(domain_xml(spec))
@@ -266,6 +280,28 @@ class LibvirtDriver(base.VirtDriver):
     def forget_disks(self, server_uuid: str, wanted: str | None) -> None:
         """Remove copies of the disk from the server's directory."""
         self._instance(server_uuid).forget_disks(wanted)
+
+    def plugs(self, server_uuid: str) -> Mapping[str, bool]:
+        """Read the domain's mark."""
+        return self._ask(self._own_domains, "list domains").get(server_uuid, _NO_DOMAIN).plugs
+
+    def attach(self, server_uuid: str, plug: str, attachments: Sequence[devices.Attachment]) -> None:
+        """Attach devices to the domain, after its mark says so."""
+        self._plug(server_uuid, lambda domain: plugs.attach(domain, plug, attachments))
+
+    def detach(self, server_uuid: str, plug: str, timeout_s: float, progress: base.Progress) -> None:
+        """Have the guest let go of devices."""
+        self._plug(server_uuid, lambda domain: plugs.detach(domain, plug, timeout_s, progress))
+
+    def forget_plug(self, server_uuid: str, plug: str) -> None:
+        """Strike devices from the domain's mark."""
+        self._plug(server_uuid, lambda domain: plugs.forget(domain, plug))
+
+    def _plug(self, server_uuid: str, function: Callable[[Any], None]) -> None:
+        try:
+            self._with_domain(server_uuid, function, "changed")
+        except base.PowerError as exc:
+            raise base.PlugError(str(exc)) from exc.__cause__
 
     def carried_out(self, server_uuid: str, order: base.CarriedOut) -> None:
         """Remember the order in the server's directory."""
@@ -432,8 +468,8 @@ class LibvirtDriver(base.VirtDriver):
         return Cpus(nodes=tuple(nodes))
 
     def _power(self, server_uuid: str) -> base.Power | None:
-        power, _ = self._ask(self._own_domains, "list domains").get(server_uuid, (None, False))
-        return power
+        domain = self._ask(self._own_domains, "list domains").get(server_uuid)
+        return None if domain is None else domain.power
 
     def _goes_on(self, server_uuid: str) -> bool:
         """Have a domain run that is there and does, or is paused; return whether there is one."""
@@ -465,14 +501,16 @@ class LibvirtDriver(base.VirtDriver):
         except libvirt.libvirtError as exc:
             raise errors.UnavailableError(f"libvirt cannot {what}: {exc}") from exc
 
-    def _own_domains(self, connection: Any) -> dict[str, tuple[base.Power, bool]]:
-        """Return the power of every domain with this node's mark, and whether it is a rescue, by server uuid."""
+    def _own_domains(self, connection: Any) -> dict[str, _Domain]:
+        """Return every domain with this node's mark, by server uuid."""
         domains = {}
         for domain in connection.listAllDomains():
             try:
                 mark = _mark(domain)
                 if mark.get("node") == self.context.node_uuid:
-                    domains[domain.UUIDString()] = (_power_of(domain), mark.get("rescue") == "yes")
+                    domains[domain.UUIDString()] = _Domain(
+                        _power_of(domain), mark.get("rescue") == "yes", plugs.plugs_of(mark)
+                    )
             except libvirt.libvirtError as exc:
                 if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # it went while we looked
                     raise
@@ -569,16 +607,16 @@ def _switch_off(domain: Any) -> None:
             raise
 
 
-def _mark(domain: Any) -> Mapping[str, str]:
-    """Return what the mark says that a domain carries: whose it is, and what for. Nothing when it carries none."""
+def _mark(domain: Any) -> etree._Element:
+    """Return the mark that a domain carries: whose it is, and what it has. An empty one when it carries none."""
     try:
         text = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE)
     except libvirt.libvirtError as exc:
         if exc.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
-            return {}
+            return etree.Element("none")
         raise
     element = etree.fromstring(text)
-    return {str(key): str(value) for key, value in element.items()} if element.tag.endswith("server") else {}
+    return element if element.tag.endswith("server") else etree.Element("none")
 
 
 def _warn_unreachable(directory: Path) -> None:

@@ -1,0 +1,130 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What is attached to a domain while it runs, and detached from it.
+
+A domain's metadata says which of its devices were plugged in, by the accelerator's id. It says so before a device is
+attached (``attached="no"``) and until it is gone, so that whoever finds it after a kill can go on. A domain that does
+not run gets its devices when it is started: each start defines it anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import libvirt
+from lxml import etree
+
+from accelsched.agent.devices.base import Attachment, MdevAttachment, PciAttachment, SimulatedAttachment
+from accelsched.agent.virt.base import PlugError, Progress
+from accelsched.agent.virt.libvirt.domain import NAMESPACE, PREFIX, device_mark, hostdev
+
+_ASK_AGAIN_S = 10.0  # a guest that is still booting does not hear it
+_LOOK_AGAIN_S = 0.5
+
+
+def plugs_of(mark: etree._Element) -> dict[str, bool]:
+    """Return the accelerators that a domain's mark names, and whether they are attached."""
+    return {
+        str(device.get("plug")): device.get("attached") != "no"
+        for device in mark.iterfind(f"{{{NAMESPACE}}}device[@plug]")
+    }
+
+
+def attach(domain: Any, plug: str, attachments: Sequence[Attachment]) -> None:
+    """Attach devices to a domain. What is attached already is left as it is.
+
+    :raises PlugError: when the hypervisor refuses
+    """
+    _mark(domain, plug, attachments, attached=False)
+    if domain.isActive():
+        there = _addresses(domain)
+        for attachment in attachments:
+            if isinstance(attachment, SimulatedAttachment) or _address(hostdev(attachment)) in there:
+                continue
+            try:
+                domain.attachDeviceFlags(_xml(attachment), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            except libvirt.libvirtError as exc:
+                raise PlugError("the hypervisor could not attach the accelerator") from exc
+    _mark(domain, plug, attachments, attached=True)
+
+
+def detach(domain: Any, plug: str, timeout_s: float, progress: Progress) -> None:
+    """Have a guest let go of devices. What is gone already is not missed.
+
+    :param timeout_s: seconds that the guest may take
+    :raises PlugError: when it does not
+    """
+    leaving = [attachment for name, attachment in _told(domain) if name == plug]
+    deadline = time.monotonic() + timeout_s
+    for attachment in leaving:
+        asked = float("-inf")
+        while domain.isActive() and _address(hostdev(attachment)) in _addresses(domain):
+            progress.check()
+            if time.monotonic() > deadline:
+                raise PlugError(f"the guest did not let go of the accelerator within {timeout_s:g} s")
+            if time.monotonic() - asked >= _ASK_AGAIN_S:
+                asked = time.monotonic()
+                _ask(domain, attachment)
+            progress.cancelled.wait(_LOOK_AGAIN_S)
+    if leaving:
+        _mark(domain, plug, leaving, attached=False)
+
+
+def forget(domain: Any, plug: str) -> None:
+    """Strike devices from a domain's mark."""
+    _mark(domain, plug, (), attached=False)
+
+
+def _ask(domain: Any, attachment: MdevAttachment | PciAttachment) -> None:
+    try:
+        domain.detachDeviceFlags(_xml(attachment), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    except libvirt.libvirtError as exc:
+        # The first request may be pending still, or the device be gone this moment; whether it is, is looked at.
+        if exc.get_error_code() not in (libvirt.VIR_ERR_OPERATION_FAILED, libvirt.VIR_ERR_DEVICE_MISSING):
+            raise PlugError("the hypervisor could not detach the accelerator") from exc
+
+
+def _told(domain: Any) -> list[tuple[str, MdevAttachment | PciAttachment]]:
+    """Return what a domain's mark says that was plugged in."""
+    told: list[tuple[str, MdevAttachment | PciAttachment]] = []
+    for device in _read_mark(domain).iterfind(f"{{{NAMESPACE}}}device[@plug]"):
+        provider, plug = str(device.get("provider")), str(device.get("plug"))
+        if device.get("type") == "mdev":
+            told.append((plug, MdevAttachment(provider, str(device.get("uuid")))))
+        elif device.get("type") == "pci":
+            told.append((plug, PciAttachment(provider, str(device.get("address")), device.get("managed") != "no")))
+    return told
+
+
+def _read_mark(domain: Any) -> etree._Element:
+    return etree.fromstring(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE))
+
+
+def _mark(domain: Any, plug: str, attachments: Sequence[Attachment], *, attached: bool) -> None:
+    """Write what was plugged in into a domain's mark, in the place of what it said of the same accelerator."""
+    mark = _read_mark(domain)
+    for device in mark.findall(f"{{{NAMESPACE}}}device[@plug='{plug}']"):
+        mark.remove(device)
+    for attachment in attachments:
+        mark.append(device_mark(attachment, plug=plug, attached=attached))
+    flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    if domain.isActive():
+        flags |= libvirt.VIR_DOMAIN_AFFECT_LIVE
+    text = etree.tostring(mark, encoding="unicode")
+    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, text, PREFIX, NAMESPACE, flags)
+
+
+def _xml(attachment: MdevAttachment | PciAttachment) -> str:
+    return etree.tostring(hostdev(attachment), encoding="unicode")
+
+
+def _addresses(domain: Any) -> list[Mapping[str, str]]:
+    """Return where the devices of the host are that a domain which runs has."""
+    return [_address(device) for device in etree.fromstring(domain.XMLDesc().encode()).iterfind("./devices/hostdev")]
+
+
+def _address(device: etree._Element) -> Mapping[str, str]:
+    source = device.find("./source/address")
+    return {} if source is None else {str(key): str(value) for key, value in source.items()}

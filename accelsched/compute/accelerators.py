@@ -1,0 +1,218 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Accelerators that a server is given, and gives back, while it goes on.
+
+What a server is to have is written in its row (``devices``, where what is attached has a *plug*) and held by the server
+as a consumer, in one transaction. Its agent makes it so, and says what the server has: only then is an accelerator
+*attached*, and only when it is there no more is it free.
+
+=============  ========================================  ==========================================
+state          what is waited for                        then
+=============  ========================================  ==========================================
+attaching      its agent has attached it, or could not   attached; or it is the server's no longer
+attached       its owner
+detaching      the guest has let it go, or did not       it is the server's no longer; or attached
+=============  ========================================  ==========================================
+
+One at a time is attached or detached. They stay with the server on its host, whatever it does there; a server that has
+some does not leave it, but for an evacuation, which loses them with the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from accelsched import errors, wire
+from accelsched.compute import servers
+from accelsched.db import instance_actions
+from accelsched.db.base import utcnow
+from accelsched.db.compute import Server
+from accelsched.placement import allocations, capacity_rules, claims
+
+ATTACHING, ATTACHED, DETACHING = "attaching", "attached", "detaching"
+_ATTACH, _DETACH = "attachAccelerator", "detachAccelerator"
+_VM_STATES = frozenset({"active", "stopped"})
+_MOST = 16  # of one server
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An accelerator that a scheduler has chosen for a server on its host."""
+
+    id: str
+    host: str
+    extra_specs: Mapping[str, str]  # what was asked, as a flavor would say it
+    devices: Sequence[Mapping[str, Any]]  # wire.DeviceAllocation, one or more
+    allocations: Mapping[str, Mapping[str, int]]  # amount by provider uuid and class
+
+
+def plugged(server: Server) -> list[dict[str, Any]]:
+    """Return the devices of a server that were plugged in."""
+    return [device for device in server.devices if "plug" in device]
+
+
+def ready(session: Session, uuid: str, *, project_id: str | None, admin: bool, action: str = _ATTACH) -> Server:
+    """Return a server that an accelerator may be attached to, or detached from, now; locked.
+
+    :raises accelsched.errors.NotFoundError: when there is no such server
+    :raises accelsched.errors.ConflictError: saying what stands against it
+    """
+    server = servers.alive(session, uuid, project_id)
+    servers.check_unlocked(server, admin=admin)
+    servers.check_state(server, action, _VM_STATES)
+    if server.host is None or server.launched_at is None:
+        raise errors.ConflictError(f"Cannot '{action}' instance {uuid}: it has never been active")
+    if server.migration_id is not None:
+        raise errors.ConflictError(f"Cannot '{action}' instance {uuid}: its resize or migration is not over")
+    for device in plugged(server):
+        if device["plug"]["state"] != ATTACHED:
+            state = device["plug"]["state"]
+            raise errors.ConflictError(f"Cannot '{action}' instance {uuid} while an accelerator is {state}")
+    return server
+
+
+def attach(
+    session: Session,
+    uuid: str,
+    chosen: Chosen,
+    origin: instance_actions.Origin,
+    *,
+    project_id: str | None,
+    admin: bool,
+) -> tuple[str, str] | None:
+    """Claim an accelerator for a server, and have it attached.
+
+    :returns: (agent, host) to tell, None when nobody is there to be told
+    :raises accelsched.errors.NotFoundError: when there is no such server
+    :raises accelsched.errors.ConflictError: as :func:`ready` says; or the server is elsewhere by now
+    :raises accelsched.errors.CapacityExceededError: somebody was quicker
+    """
+    server = ready(session, uuid, project_id=project_id, admin=admin)
+    if server.host != chosen.host:
+        raise errors.ConflictError(f"Instance {uuid} is not on host {chosen.host} any more")
+    if len(plugged(server)) >= _MOST:
+        raise errors.ConflictError(f"Instance {uuid} has {_MOST} accelerators attached already; that is the most")
+    _hold(session, server, chosen.allocations, 1)
+    classes = {(uuid_, name) for uuid_, amounts in chosen.allocations.items() for name in amounts}
+    if classes & capacity_rules.positions_of(session, [server.uuid]).get(server.uuid, {}).keys():
+        raise errors.ConflictError("Slices that have a position on their GPU cannot be attached to a running server")
+    plug = {"id": chosen.id, "state": ATTACHING, "extra_specs": dict(chosen.extra_specs)}
+    server.devices = [*server.devices, *({**device, "plug": plug} for device in chosen.devices)]
+    return _begin(session, server, _ATTACH, "compute_attach_accelerator", origin)
+
+
+def detach(
+    session: Session,
+    uuid: str,
+    accelerator_id: str,
+    origin: instance_actions.Origin,
+    *,
+    project_id: str | None,
+    admin: bool,
+) -> tuple[str, str] | None:
+    """Have an accelerator detached that was attached before.
+
+    :returns: (agent, host) to tell, None when nobody is there to be told
+    :raises accelsched.errors.NotFoundError: when there is no such server, or it has no such accelerator
+    :raises accelsched.errors.ConflictError: as :func:`ready` says
+    """
+    server = servers.alive(session, uuid, project_id)
+    if all(device["plug"]["id"] != accelerator_id for device in plugged(server)):
+        raise errors.NotFoundError(f"Instance {uuid} has no accelerator {accelerator_id} that was attached to it")
+    ready(session, uuid, project_id=project_id, admin=admin, action=_DETACH)
+    _set_state(server, accelerator_id, DETACHING)
+    return _begin(session, server, _DETACH, "compute_detach_accelerator", origin)
+
+
+def _begin(
+    session: Session, server: Server, action: str, event: str, origin: instance_actions.Origin
+) -> tuple[str, str] | None:
+    server.updated_at = utcnow()
+    instance_actions.begin(session, [server.id], action, origin, event=event, host=server.host)
+    return servers.agent_of(session, server)
+
+
+def check_none(server: Server, action: str) -> None:
+    """Refuse to have a server leave its host with accelerators that belong there.
+
+    :raises accelsched.errors.ConflictError: when some were attached to it
+    """
+    if plugged(server):
+        raise errors.ConflictError(
+            f"Cannot '{action}' instance {server.uuid}: accelerators were attached to it, which stay with its host. "
+            "Remove them first."
+        )
+
+
+def abandon(session: Session, server: Server) -> None:
+    """Note that what was being attached or detached is lost, with the host of the server."""
+    _end(session, server, {"message": "The server's host was lost meanwhile.", "details": ""}, _ATTACH, _DETACH)
+
+
+def observed(session: Session, server: Server, seen: wire.Observation) -> None:
+    """Take over which accelerators a server has, and which could not be attached or detached."""
+    present, faults = seen.get("plugs"), seen.get("plug_faults", {})
+    for accelerator_id, state in {(one["plug"]["id"], one["plug"]["state"]) for one in plugged(server)}:
+        fault = faults.get(accelerator_id)
+        there = None if present is None else accelerator_id in present
+        if state == ATTACHING and there:
+            _set_state(server, accelerator_id, ATTACHED)
+            _end(session, server, None, _ATTACH)
+        elif state == ATTACHING and fault is not None:
+            _let_go(session, server, accelerator_id)
+            _end(session, server, fault, _ATTACH)
+        elif state == DETACHING and there is False:
+            _let_go(session, server, accelerator_id)
+            _end(session, server, None, _DETACH)
+        elif state == DETACHING and fault is not None:
+            _set_state(server, accelerator_id, ATTACHED)
+            _end(session, server, fault, _DETACH)
+
+
+def _set_state(server: Server, accelerator_id: str, state: str) -> None:
+    server.devices = [
+        {**device, "plug": {**device["plug"], "state": state}}
+        if device.get("plug", {}).get("id") == accelerator_id
+        else device
+        for device in server.devices
+    ]
+
+
+def _let_go(session: Session, server: Server, accelerator_id: str) -> None:
+    """Give back what a server holds for an accelerator, and forget that."""
+    leaves = [device for device in plugged(server) if device["plug"]["id"] == accelerator_id]
+    for device in leaves:
+        _hold(session, server, {device["provider_uuid"]: device["resources"]}, -1)
+    server.devices = [device for device in server.devices if device not in leaves]
+
+
+def _hold(session: Session, server: Server, amounts: Mapping[str, Mapping[str, int]], sign: int) -> None:
+    """Have a server hold more, or less, of some providers.
+
+    :param sign: 1 for more, -1 for less
+    """
+    held = allocations.of_consumer(session, server.uuid)
+    wanted = {uuid: dict(share.resources) for uuid, share in held.shares.items()}
+    for uuid, resources in amounts.items():
+        of_provider = wanted.setdefault(uuid, {})
+        for name, amount in resources.items():
+            of_provider[name] = max(of_provider.get(name, 0) + sign * amount, 0)
+    left = {uuid: {name: amount for name, amount in resources.items() if amount} for uuid, resources in wanted.items()}
+    claims.replace(
+        session,
+        [
+            claims.ConsumerAllocation(
+                *(server.uuid, server.project_id, server.user_id),
+                {uuid: resources for uuid, resources in left.items() if resources},
+            )
+        ],
+    )
+
+
+def _end(session: Session, server: Server, fault: wire.Fault | None, *actions: str) -> None:
+    for action in actions:
+        instance_actions.finish(session, [server.id], action=action, host=server.host, fault=fault)
