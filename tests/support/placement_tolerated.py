@@ -95,7 +95,7 @@ def _stocks(step: Step) -> dict[str, dict[str, Any]]:
 
 
 def _restocked(step: Step, stocks: dict[str, dict[str, Any]], **others: Any) -> Step:
-    """Return a request with these in the place of its inventories.
+    """Return a request with these in the place of its inventories, to be answered in JSON.
 
     :param others: more that it has in the place of its own
     """
@@ -103,7 +103,8 @@ def _restocked(step: Step, stocks: dict[str, dict[str, Any]], **others: Any) -> 
     if step.path == "/reshaper":
         by_uuid = {path.removeprefix("/resource_providers/"): stock for path, stock in stocks.items()}
         body = {**_document(step), "inventories": by_uuid, **others}
-    return dataclasses.replace(step, body=body, raw=None)
+    headers = {name: value for name, value in step.headers.items() if name != "Accept"}
+    return dataclasses.replace(step, body=body, raw=None, headers=headers)
 
 
 def _inventories_of_no_class(step: Step, theirs: Answer, ours: Answer, ask: Ask) -> bool:

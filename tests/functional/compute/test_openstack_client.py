@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fpga_cards
+import openstack_client
 import patience
 import pytest
 import requests
@@ -24,8 +23,6 @@ from openstack.connection import Connection
 from stack import accounts, clouds, http
 from stack.identity import Keystone
 from stack.image import Glance
-
-_OPENSTACK = Path(sys.executable).parent / "openstack"
 
 
 @dataclasses.dataclass
@@ -38,18 +35,9 @@ class Cloud:
 
     def run(self, *arguments: str, cloud: str = "accelsched", expect: int = 0) -> str:
         """Run the client; return what it printed, errors included, when it ended as expected."""
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.directory)}
-        done = subprocess.run(
-            [_OPENSTACK, "--os-cloud", cloud, *arguments],
-            cwd=self.directory,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=patience.LIMIT_S,
-            check=False,
-        )
-        assert done.returncode == expect, f"openstack {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
-        return done.stdout if expect == 0 else done.stdout + done.stderr
+        ended = openstack_client.run(self.directory / "clouds.yaml", "--os-cloud", cloud, *arguments)
+        assert ended.status == expect, f"openstack {' '.join(arguments)}\n{ended.out}\n{ended.err}"
+        return ended.out if expect == 0 else ended.out + ended.err
 
     def sdk(self, cloud: str) -> Connection:
         """Return openstacksdk's connection, which the client stands on."""
