@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
 from oslo_db import exception as db_exception
-from sqlalchemy import delete, func, select
+from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from accelsched import errors
@@ -39,19 +39,23 @@ def defaults(conf: cfg.ConfigOpts) -> dict[str, int]:
 
 def limits(session: Session, project_id: str, configured: Mapping[str, int]) -> dict[str, int]:
     """Return how much a project may have, by resource: its own limits, the default class's, the configuration's."""
-    return {**class_limits(session, DEFAULT_CLASS, configured), **_rows(session, _PROJECT, project_id)}
+    return _limits(session, configured, (_CLASS, DEFAULT_CLASS), (_PROJECT, project_id))
 
 
 def class_limits(session: Session, name: str, configured: Mapping[str, int]) -> dict[str, int]:
     """Return the limits of a class, by resource; what it does not say is as configured."""
-    return {**configured, **_rows(session, _CLASS, name)}
+    return _limits(session, configured, (_CLASS, name))
 
 
-def _rows(session: Session, scope: str, owner: str) -> dict[str, int]:
-    rows = session.execute(
-        select(QuotaLimit.resource, QuotaLimit.hard_limit).where(QuotaLimit.scope == scope, QuotaLimit.owner == owner)
-    )
-    return {resource: limit for resource, limit in rows if resource in RESOURCES}
+def _limits(session: Session, configured: Mapping[str, int], *owners: tuple[str, str]) -> dict[str, int]:
+    """Return what owners, each a scope and a name, have set, the last counts; else what is configured."""
+    owned = (and_(QuotaLimit.scope == scope, QuotaLimit.owner == owner) for scope, owner in owners)
+    query = select(QuotaLimit.scope, QuotaLimit.owner, QuotaLimit.resource, QuotaLimit.hard_limit).where(or_(*owned))
+    found = {(scope, owner, resource): limit for scope, owner, resource, limit in session.execute(query)}
+    set_ = {
+        resource: found[*owner, resource] for owner in owners for resource in RESOURCES if (*owner, resource) in found
+    }
+    return {**configured, **set_}
 
 
 def set_limits(session: Session, project_id: str, changes: Mapping[str, int], *, force: bool) -> None:

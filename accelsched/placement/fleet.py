@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import orjson
-from sqlalchemy import Select, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ARRAY, BigInteger, Select, any_, bindparam, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from accelsched.db import feed
 from accelsched.db.engine import Database
@@ -122,6 +122,71 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
+class _Statement:
+    """Reads of all providers, or of some. Made once: that costs more than to read a few rows.
+
+    :ivar every: reads of all
+    """
+
+    def __init__(self, key: InstrumentedAttribute[int], query: Select[*tuple[Any, ...]]) -> None:
+        self.every = query.execution_options(yield_per=_CHUNK)
+        self._in = self.every.where(key.in_(bindparam("ids", expanding=True)))
+        # One text for any number of them, which PostgreSQL prepares.
+        self._any = self.every.where(key == any_(bindparam("ids", type_=ARRAY(BigInteger))))
+
+    def some(self, session: Session) -> Select[*tuple[Any, ...]]:
+        """Return what reads of those whose ids are the parameter ``ids``."""
+        return self._any if session.get_bind().dialect.name == "postgresql" else self._in
+
+
+_PROVIDERS = _Statement(
+    ResourceProvider.id,
+    select(
+        ResourceProvider.id,
+        ResourceProvider.uuid,
+        ResourceProvider.name,
+        ResourceProvider.generation,
+        ResourceProvider.root_id,
+        func.coalesce(ResourceProvider.parent_id, NONE),
+        ResourceProvider.updated_at,
+        NumaTopology.topology,
+    ).outerjoin(NumaTopology, NumaTopology.provider_id == ResourceProvider.id),
+)
+_TRAITS = _Statement(
+    ProviderTrait.provider_id,
+    select(ProviderTrait.provider_id, Trait.name).join(Trait, Trait.id == ProviderTrait.trait_id),
+)
+_AGGREGATES = _Statement(
+    ProviderAggregate.provider_id,
+    select(ProviderAggregate.provider_id, Aggregate.uuid).join(
+        Aggregate, Aggregate.id == ProviderAggregate.aggregate_id
+    ),
+)
+_INVENTORIES = _Statement(
+    Inventory.provider_id,
+    select(
+        ResourceClass.name,
+        Inventory.provider_id,
+        Inventory.total,
+        Inventory.reserved,
+        Inventory.min_unit,
+        Inventory.max_unit,
+        Inventory.step_size,
+        Inventory.used,
+        func.coalesce(Inventory.ceiling, NO_CEILING),
+        Inventory.allocation_ratio,
+    ).join(ResourceClass, ResourceClass.id == Inventory.class_id),
+)
+_POSITIONS = _Statement(
+    InstancePosition.provider_id,
+    select(InstancePosition.provider_id, ResourceClass.name, InstancePosition.start).join(
+        ResourceClass, ResourceClass.id == InstancePosition.class_id
+    ),
+)
+_RULES = _Statement(CapacityRule.provider_id, select(CapacityRule.provider_id, CapacityRule.rule))
+_PLACEMENTS = _Statement(NumaPlacement.provider_id, select(NumaPlacement.provider_id, NumaPlacement.placement))
+
+
 def read_providers(session: Session, ids: Sequence[int] | None) -> ProviderTable:
     """Read providers with all that hangs on them.
 
@@ -129,20 +194,7 @@ def read_providers(session: Session, ids: Sequence[int] | None) -> ProviderTable
     :param ids: which; all when None
     """
     id_, uuid, name, generation, root_id, parent_id, updated_us, told = _columns(
-        session,
-        select(
-            ResourceProvider.id,
-            ResourceProvider.uuid,
-            ResourceProvider.name,
-            ResourceProvider.generation,
-            ResourceProvider.root_id,
-            func.coalesce(ResourceProvider.parent_id, NONE),
-            ResourceProvider.updated_at,
-            NumaTopology.topology,
-        ).outerjoin(NumaTopology, NumaTopology.provider_id == ResourceProvider.id),
-        (_ints, _objects, _objects, _ints, _ints, _ints, _microseconds, _objects),
-        ResourceProvider.id,
-        ids,
+        session, _PROVIDERS, (_ints, _objects, _objects, _ints, _ints, _ints, _microseconds, _objects), ids
     )
     inventories = _inventories(session, ids)
     return ProviderTable(
@@ -153,20 +205,8 @@ def read_providers(session: Session, ids: Sequence[int] | None) -> ProviderTable
         root_id=root_id,
         parent_id=parent_id,
         updated_us=updated_us,
-        traits=_having(
-            session,
-            select(ProviderTrait.provider_id, Trait.name).join(Trait, Trait.id == ProviderTrait.trait_id),
-            ProviderTrait.provider_id,
-            ids,
-        ),
-        aggregates=_having(
-            session,
-            select(ProviderAggregate.provider_id, Aggregate.uuid).join(
-                Aggregate, Aggregate.id == ProviderAggregate.aggregate_id
-            ),
-            ProviderAggregate.provider_id,
-            ids,
-        ),
+        traits=_having(session, _TRAITS, ids),
+        aggregates=_having(session, _AGGREGATES, ids),
         inventories=inventories,
         partitions=_partitions(session, inventories, ids),
         numa=_numa(
@@ -177,22 +217,23 @@ def read_providers(session: Session, ids: Sequence[int] | None) -> ProviderTable
 
 def _columns(
     session: Session,
-    query: Select[*tuple[Any, ...]],
+    statement: _Statement,
     makers: Sequence[Callable[[Sequence[Any]], _Column]],
-    key: Any,
     ids: Sequence[int] | None,
 ) -> list[_Column]:
-    """Return the columns of a query's rows, of all or of those whose key is one of the ids.
+    """Return the columns of a statement's rows, of all providers or of some.
 
     :param makers: of each column: what makes an array of some of its values
     """
-    queries = [query]
-    if ids is not None:
+    connection = session.connection()
+    if ids is None:
+        results = iter([connection.execute(statement.every)])
+    else:
+        query = statement.some(session)
         starts = range(0, len(ids), _MOST_IN_ONE_STATEMENT)
-        queries = [query.where(key.in_(ids[start : start + _MOST_IN_ONE_STATEMENT])) for start in starts]
+        results = (connection.execute(query, {"ids": ids[start : start + _MOST_IN_ONE_STATEMENT]}) for start in starts)
     parts = [[make(())] for make in makers]
-    for some in queries:
-        rows = session.connection().execute(some.execution_options(yield_per=_CHUNK))
+    for rows in results:
         for chunk in rows.partitions():
             for part, make, values in zip(parts, makers, zip(*chunk, strict=True), strict=True):
                 part.append(make(values))
@@ -232,33 +273,16 @@ class _Names:
         return dict(zip(self._number_of, np.split(order, ends)[:-1], strict=True))
 
 
-def _having(session: Session, query: Select[*tuple[Any, ...]], key: Any, ids: Sequence[int] | None) -> dict[str, Ints]:
+def _having(session: Session, statement: _Statement, ids: Sequence[int] | None) -> dict[str, Ints]:
     """Return which providers have each name."""
     names = _Names()
-    provider_id, name = _columns(session, query, (_ints, names), key, ids)
+    provider_id, name = _columns(session, statement, (_ints, names), ids)
     return {text: provider_id[at] for text, at in names.places(name).items()}
 
 
 def _inventories(session: Session, ids: Sequence[int] | None) -> dict[str, InventoryTable]:
     names = _Names()
-    name, *columns = _columns(
-        session,
-        select(
-            ResourceClass.name,
-            Inventory.provider_id,
-            Inventory.total,
-            Inventory.reserved,
-            Inventory.min_unit,
-            Inventory.max_unit,
-            Inventory.step_size,
-            Inventory.used,
-            func.coalesce(Inventory.ceiling, NO_CEILING),
-            Inventory.allocation_ratio,
-        ).join(ResourceClass, ResourceClass.id == Inventory.class_id),
-        (names, *[_ints] * 8, _floats),
-        Inventory.provider_id,
-        ids,
-    )
+    name, *columns = _columns(session, _INVENTORIES, (names, *[_ints] * 8, _floats), ids)
     return {text: InventoryTable(*(column[at] for column in columns)) for text, at in names.places(name).items()}
 
 
@@ -270,25 +294,10 @@ def _partitions(
         return {}
     positions: dict[int, set[Position]] = defaultdict(set)
     for provider_id, name, start in zip(
-        *_columns(
-            session,
-            select(InstancePosition.provider_id, ResourceClass.name, InstancePosition.start).join(
-                ResourceClass, ResourceClass.id == InstancePosition.class_id
-            ),
-            (_objects, _objects, _objects),
-            InstancePosition.provider_id,
-            ids,
-        ),
-        strict=True,
+        *_columns(session, _POSITIONS, (_objects, _objects, _objects), ids), strict=True
     ):
         positions[provider_id].add(Position(name, start))
-    ruled, documents = _columns(
-        session,
-        select(CapacityRule.provider_id, CapacityRule.rule),
-        (_objects, _objects),
-        CapacityRule.provider_id,
-        ids,
-    )
+    ruled, documents = _columns(session, _RULES, (_objects, _objects), ids)
     return {
         provider_id: Partition(partitioning.parse(document), frozenset(positions.get(provider_id, ())))
         for provider_id, document in zip(ruled, documents, strict=True)
@@ -303,8 +312,7 @@ def _numa(session: Session, told: Mapping[int, Any], ids: Sequence[int] | None) 
     if not told:
         return {}
     held: dict[int, list[topology.Placement]] = defaultdict(list)
-    query = select(NumaPlacement.provider_id, NumaPlacement.placement)
-    columns = _columns(session, query, (_objects, _objects), NumaPlacement.provider_id, ids)
+    columns = _columns(session, _PLACEMENTS, (_objects, _objects), ids)
     for provider_id, placement in zip(*columns, strict=True):
         held[provider_id].append(tuple(topology.PlacedNode.of(node) for node in placement))
     # Hosts of one kind tell the same: it is understood once.

@@ -175,8 +175,9 @@ class Scheduler:
             # Whoever died placed all of them, or they were deleted.
             self._db.transact(lambda session: self._finish(session, nothing_left))
         works = [work for work in works if work.wanted]
-        if len(works) > 1:
-            self._attempt(works)
+        together = works
+        while len(together) > 1:
+            together = self._attempt(together)
         for work in works:
             while work.wanted and work.failure is None:
                 self._attempt([work])
@@ -204,8 +205,11 @@ class Scheduler:
         self._update(session, leased, worker=self._name, lease_until=until)
         return leased
 
-    def _attempt(self, works: Sequence[Work]) -> None:
-        """Decide and claim once; how far that went is written into the works."""
+    def _attempt(self, works: Sequence[Work]) -> list[Work]:
+        """Decide and claim once; how far that went is written into the works.
+
+        :returns: those that found hosts, some of which others were quicker with, and may try again
+        """
         asked = [Asked(work.spec, work.wanted, f"{work.request.uuid}/{work.decisions}") for work in works]
         if len(works) == 1:
             decided = [(works[0], self._decider.decide(*asked[0]))]
@@ -221,6 +225,7 @@ class Scheduler:
             won += [selection for _, selection in taken.won]
             work.count(decision, taken, wanted, self._conf.scheduler.claim_attempts)
         self._tell_agents(won)
+        return [work for work, _ in decided if work.wanted and work.failure is None]
 
     def _write(self, decided: Sequence[tuple[Work, Decision]]) -> list[tuple[Taken, int]]:
         """Claim decisions; a request of which no server wants a host after it is done with the same transaction.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Sequence
 
 import fleets
 import patience
@@ -22,6 +23,8 @@ from accelsched.db.placement import Allocation, Consumer, Inventory, ResourcePro
 from accelsched.placement.fleet import Fleet
 from accelsched.scheduler import claim
 from accelsched.scheduler import request as requests
+from accelsched.scheduler.decider import Asked
+from accelsched.scheduler.pipeline import Decision as Found
 from accelsched.scheduler.service import Scheduler, Work
 
 ORIGIN = Origin("req-1", "p", "u")
@@ -174,6 +177,34 @@ def test_small_requests_that_wait_at_the_same_time_are_placed_together(
     assert newest_change(db) == before + 1
     assert check_books(db) == 12 * 4
     assert not schedulers[0]._take_some()
+
+
+def test_those_that_lost_races_together_try_again_together(
+    db: Database, schedulers: list[Scheduler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report(db, *(fleets.host_report(f"h{n}", gpus=1, vgpus=1) for n in range(4)))
+    asked = [*ask(db, 1, resources__VGPU="1"), *ask(db, 1, resources__VGPU="1")]
+    decide_each, decided = schedulers[0]._decider.decide_each, []
+
+    def decide_and_be_slower(some: Sequence[Asked]) -> list[Found]:
+        decisions = decide_each(some)
+        decided.append(len(some))
+        if len(decided) == 1:
+            for decision in decisions:
+                (rival,) = ask(db, 1, resources__VGPU="1")
+                with db.reading() as session:
+                    row = session.scalars(select(Request).join(Server).where(Server.uuid == rival)).one()
+                db.transact(lambda session, row=row, chosen=decision.selections: claim.take(session, row, chosen))
+        return decisions
+
+    monkeypatch.setattr(schedulers[0]._decider, "decide_each", decide_and_be_slower)
+    assert schedulers[0]._take_some()
+    assert decided == [2, 2]
+    with db.reading() as session:
+        hosts_ = session.scalars(select(Server.host)).all()
+        assert session.scalars(select(Server.state).where(Server.uuid.in_(asked))).all() == ["building"] * 2
+    assert sorted(hosts_) == ["h0", "h1", "h2", "h3"]
+    assert check_books(db) == 4 * 4
 
 
 def test_one_without_room_among_those_placed_together_fails_alone(db: Database, schedulers: list[Scheduler]) -> None:
