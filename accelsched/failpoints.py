@@ -1,10 +1,11 @@
 # Copyright accelsched contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Points at which a test can have a process killed, to see that what it left is finished or undone.
+"""Points at which a test can have a process killed or held, to see that what it left is finished or undone.
 
 Off unless the environment names a directory, ``ACCELSCHED_FAIL_POINTS``. There, a file called like a point arms it: the
-first process that reaches the point removes the file and is gone as after ``kill -9``. So one process dies, once, and
-whoever started it may start it again as it is.
+first process that reaches the point takes the file away, by renaming it to ``POINT.reached``, and does what it says. An
+empty file: the process is gone as after ``kill -9``. So one process dies, once, and whoever started it may start it
+again as it is. ``hold``: the thread waits until the renamed file is gone; something else can be broken meanwhile.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from __future__ import annotations
 import enum
 import os
 import signal
+import time
 from pathlib import Path
 
+HOLD = "hold"
 _DIRECTORY = os.environ.get("ACCELSCHED_FAIL_POINTS")
+_LOOK_S = 0.02
 
 
 class Point(enum.StrEnum):
-    """Where a process can be killed; ``written`` is in a transaction that is not committed yet."""
+    """Where a process can be stopped; ``written`` is in a transaction that is not committed yet."""
 
     API_SERVERS_WRITTEN = "api.servers.written"
     API_SERVERS_COMMITTED = "api.servers.committed"
@@ -46,11 +50,15 @@ class Point(enum.StrEnum):
 
 
 def reach(point: Point) -> None:
-    """Die here if a test wants that."""
+    """Die or wait here if a test wants that."""
     if _DIRECTORY is None:
         return
+    reached = Path(_DIRECTORY, f"{point}.reached")
     try:
-        Path(_DIRECTORY, point).unlink()
+        Path(_DIRECTORY, point).rename(reached)
     except FileNotFoundError:
         return
-    os.kill(os.getpid(), signal.SIGKILL)
+    if reached.read_text() != HOLD:
+        os.kill(os.getpid(), signal.SIGKILL)
+    while reached.exists():
+        time.sleep(_LOOK_S)

@@ -33,6 +33,9 @@ DEVICE_DISABLED = "CUSTOM_ACCELSCHED_DEVICE_DISABLED"
 DEVICE_LOST = "CUSTOM_ACCELSCHED_DEVICE_LOST"
 """Trait of devices that are allocated and that their agent does not see any more."""
 
+RPC_1_1 = "CUSTOM_ACCELSCHED_RPC_1_1"
+"""Trait of hosts whose agent understands at least version 1.1 of :mod:`accelsched.wire`."""
+
 MDEV_UUID_MARK = "acce15ed"
 
 # The namespace of every name-based uuid made here (RFC 9562, section 5.5).

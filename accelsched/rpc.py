@@ -27,7 +27,7 @@ from typing import Any, Protocol
 from oslo_config import cfg
 from oslo_service import backend as service_backend
 
-from accelsched import errors, wire
+from accelsched import errors, message_faults, wire
 
 # oslo.messaging asks oslo.service for its backend while it is imported; unasked, that is eventlet. A dependency still
 # imports eventlet where it is installed, which warns at every start though nothing here uses it.
@@ -109,9 +109,9 @@ def serve(transport_: Any, topic: str, server: str, endpoint: object) -> Server:
     return result
 
 
-def endpoint_target() -> Any:
-    """Return the ``target`` attribute of an endpoint of the present version."""
-    return messaging.Target(version=VERSION)
+def endpoint_target(version: str = VERSION) -> Any:
+    """Return the ``target`` attribute of an endpoint that answers what its version and earlier ones have."""
+    return messaging.Target(version=version)
 
 
 class _Client:
@@ -123,13 +123,17 @@ class _Client:
             transport_, messaging.Target(topic=topic, version=VERSION), timeout=timeout_s, retry=self._retry
         )
 
-    def _call(self, method: str, server: str | None = None, /, **kwargs: Any) -> Any:
-        client = self._client.prepare(server=server) if server else self._client
-        return client.call({}, method, **kwargs)
+    def _call(self, method: str, server: str | None = None, /, version: str = VERSION, **kwargs: Any) -> Any:
+        client = self._client.prepare(server=server, version=version) if server else self._client
+        return message_faults.send(lambda: client.call({}, method, **kwargs), lambda: _time_out(method))
 
     def _cast(self, method: str, server: str | None = None, /, **kwargs: Any) -> None:
         client = self._client.prepare(server=server) if server else self._client
-        client.cast({}, method, **kwargs)
+        message_faults.send(lambda: client.cast({}, method, **kwargs), lambda: None)
+
+
+def _time_out(method: str) -> Any:
+    raise MessagingTimeout(f"{method}: a test wants it unanswered")
 
 
 class ControllerClient(_Client):
@@ -216,7 +220,7 @@ class AgentClient(_Client):
 
         :raises accelsched.errors.NotFoundError: when the server is not on that host, or does not run
         """
-        told: wire.Diagnostics = self._call("diagnostics", agent, host=host, server_uuid=server_uuid)
+        told: wire.Diagnostics = self._call("diagnostics", agent, version="1.1", host=host, server_uuid=server_uuid)
         return told
 
     def list_files(self, agent: str, host: str, server_uuid: str) -> dict[str, int]:

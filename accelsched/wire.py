@@ -1,14 +1,25 @@
 # Copyright accelsched contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The shapes of every message that crosses RPC, version 1.0.
+"""The shapes of every message that crosses RPC.
 
 Plain JSON-able dictionaries, typed. Both sides import only this module, so an agent needs nothing of the control
-plane. A new key is optional for at least one release (rolling upgrade); a changed meaning is a new RPC version.
+plane. A new key is optional for at least one release (rolling upgrade). What an agent must know, lest it leaves it
+undone and nobody hears, is a new minor version of what agents understand; a changed meaning is a new major one.
+
+=======  ==========================================================================================
+version  agents understand
+=======  ==========================================================================================
+1.0      assignments with orders to run, stop, pause, suspend and reboot; sync, console_output
+1.1      snapshot and rescue in orders, restore in assignments; diagnostics
+=======  ==========================================================================================
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict
+
+AGENT_VERSION = "1.1"
+"""What agents of this release understand. They say so in their reports; one that does not say understands 1.0."""
 
 
 class InventoryReport(TypedDict):
@@ -73,6 +84,13 @@ class NumaPlacedNode(TypedDict):
     page_kb: int | None  # None: no size was asked for
 
 
+class Said(TypedDict):
+    """Which of the things that an agent says this is; one that arrives after a later one is old."""
+
+    run: str  # of the agent's process, drawn when it starts
+    number: int  # grows within the run
+
+
 class HostReport(TypedDict):
     """A host's whole picture of itself; sending it twice changes nothing."""
 
@@ -83,6 +101,8 @@ class HostReport(TypedDict):
     hypervisor: HypervisorReport
     providers: list[ProviderReport]  # parents before children, the root first
     numa: NotRequired[NumaTopology]  # where the host has NUMA nodes, one at least, and the agent can tell
+    rpc_version: NotRequired[str]  # AGENT_VERSION of the agent's release
+    said: NotRequired[Said]
 
 
 class Plug(TypedDict):
@@ -288,6 +308,7 @@ class Observation(TypedDict):
     order_fault: NotRequired[Fault | None]  # why that did not work
     interface: NotRequired[Interface]  # where the server has one
     snapshot: NotRequired[Literal["image_pending_upload", "image_uploading"]]  # how far the order after that is
+    said: NotRequired[Said]
     programming: NotRequired[list[Programming]]  # what was done about it since the agent was started
     plugs: NotRequired[list[str]]  # accelerators that are attached, as wire.Plug; not there: nobody looked
     plug_faults: NotRequired[dict[str, Fault]]  # why some could not be attached or detached, by accelerator

@@ -30,7 +30,7 @@ sys.path.append(str(_HERE.parent / "tests" / "support"))
 
 from harness import servers as harness  # noqa: E402
 
-from accelsched.db.compute import Host, Request, Server, ServerTag  # noqa: E402
+from accelsched.db.compute import Heartbeat, Host, Request, Server, ServerTag  # noqa: E402
 
 SMALL, LARGE = "small", "large"
 _SMALL_SERVERS = 10
@@ -76,6 +76,8 @@ def _fill(url: str, servers: int) -> None:
     start = datetime.datetime(2026, 1, 1)
     with engine.begin() as connection:
         connection.execute(sqlalchemy.insert(Host), [_host(number, start) for number in range(_HOSTS)])
+        beats = sqlalchemy.select(Host.id, Host.created_at)
+        connection.execute(sqlalchemy.insert(Heartbeat).from_select(["host_id", "seen_at"], beats))
         request_ids = {}
         for project in (SMALL, LARGE):
             made = {"project_id": project, "user_id": "u", "spec": {}, "count": 1, "min_count": 1, "state": "done"}
@@ -97,7 +99,7 @@ def _fill(url: str, servers: int) -> None:
 def _host(number: int, start: datetime.datetime) -> dict[str, Any]:
     return {
         **{"name": f"bench-{number}", "service_uuid": str(uuid.uuid4()), "node_uuid": str(uuid.uuid4()), "agent": "a"},
-        **{"hypervisor": {"hostname": f"bench-{number}"}, "report_digest": "", "reported": {}, "last_seen_at": start},
+        **{"hypervisor": {"hostname": f"bench-{number}"}, "report_digest": "", "reported": {}, "created_at": start},
     }
 
 

@@ -15,7 +15,7 @@ from accelsched.agent.host import Host
 class Endpoint:
     """RPC methods of topic ``accelsched-agent``; may be repeated, all of them."""
 
-    target = rpc.endpoint_target()
+    target = rpc.endpoint_target(wire.AGENT_VERSION)
 
     def __init__(self, hosts: Mapping[str, Host], look_again: Callable[[Sequence[str]], None], limit: int) -> None:
         """

@@ -83,6 +83,7 @@ class Host:
             "node_uuid": self.node_uuid,
             "agent": agent,
             "simulated": self.simulated,
+            "rpc_version": wire.AGENT_VERSION,
             "hypervisor": hypervisor,
             "providers": inventory.host_providers(
                 self.context.conf,

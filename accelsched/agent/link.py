@@ -4,10 +4,14 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
+import uuid
 
 from oslo_log import log
+
+from accelsched import wire
 
 LOG = log.getLogger(__name__)
 
@@ -21,6 +25,12 @@ class Link:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._broken: set[str] = set()
+        self._run = uuid.uuid4().hex
+        self._numbers = itertools.count(1)
+
+    def said(self) -> wire.Said:
+        """Return what tells the next thing that is said from all before it."""
+        return {"run": self._run, "number": next(self._numbers)}
 
     def failed(self, what: str, error: Exception) -> None:
         """Remember that a call failed; log it when it is news."""

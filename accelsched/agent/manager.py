@@ -186,7 +186,8 @@ class Agent:
             return False
         if report != self._reported.get(host.name):
             try:
-                self._identity.join(self._controller.report_host(report, self._identity.control_plane()))
+                numbered: wire.HostReport = {**report, "said": self._link.said()}
+                self._identity.join(self._controller.report_host(numbered, self._identity.control_plane()))
             except (errors.ConflictError, errors.InvalidError) as exc:
                 self._reported.pop(host.name, None)
                 self._refuse(host.name, exc)

@@ -82,7 +82,8 @@ class Reporter:
             if not batch:
                 return
             try:
-                self._send(list(batch.values()))
+                said = self._link.said()
+                self._send([{**observation, "said": said} for observation in batch.values()])
             except Exception as exc:  # whatever it is, it is said again
                 self._link.failed("report_observations", exc)
                 with self._condition:

@@ -3,7 +3,7 @@
 """One HTTP port, several services: mounts them by path and wraps them in what they share.
 
 From outside in: request id, access log, metrics, body bound; then either a public page (``/``, ``/healthcheck``,
-``/metrics``) or identity and the service whose prefix the path has.
+``/metrics``) or identity and the service whose prefix the path has, asked twice where it loses the database.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from oslo_middleware import healthcheck, http_proxy_to_wsgi
 from accelsched.api import faults
 from accelsched.api.accelerator import app as accelerator
 from accelsched.api.compute import app as compute
-from accelsched.api.middleware import access_log, auth, metrics, request_id, size_limit
+from accelsched.api.middleware import access_log, auth, metrics, repeat, request_id, size_limit
 from accelsched.api.operator import app as operator
 from accelsched.api.placement import app as placement
 from accelsched.placement import device_status
@@ -92,7 +92,7 @@ def create(services: Services) -> WSGIApplication:
         environ["PATH_INFO"] = path[len(mount.prefix) :]
         return mount.app(environ, start_response)
 
-    identified = size_limit.layer(auth.layer(mounted, conf), conf.api.max_request_body_bytes, refuse)
+    identified = size_limit.layer(auth.layer(repeat.layer(mounted), conf), conf.api.max_request_body_bytes, refuse)
 
     def dispatched(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         page = public.get(environ.get("PATH_INFO", ""))

@@ -16,7 +16,7 @@ from oslo_db import exception as db_exception
 
 from accelsched import errors
 from accelsched.api import faults
-from accelsched.api.middleware import auth, request_id
+from accelsched.api.middleware import auth, repeat, request_id
 from accelsched.context import RequestContext
 
 LOG = logging.getLogger(__name__)
@@ -130,6 +130,7 @@ def answer_errors(app: App, form: faults.Form) -> None:
 
     def on_database_lost(req: falcon.Request, resp: falcon.Response, exc: Exception, _params: dict[str, Any]) -> None:
         _log_crash(req, exc)
+        req.env[repeat.DATABASE_LOST] = True
         write(req, resp, 503, "The database does not answer just now; try again.")
 
     def on_crash(req: falcon.Request, resp: falcon.Response, exc: Exception, _params: dict[str, Any]) -> None:

@@ -14,8 +14,9 @@ from oslo_config import cfg
 from oslo_db import exception as db_exception
 from sqlalchemy import func, select
 
-from accelsched import errors
+from accelsched import errors, wire
 from accelsched.cmd import process
+from accelsched.compute.hosts import understands
 from accelsched.db import migrations
 from accelsched.db.compute import Host
 from accelsched.db.engine import Database
@@ -61,7 +62,16 @@ def _check(conf: cfg.ConfigOpts) -> int:
     say("schema", 0, f"is at {current}")
     with db.reading() as session:
         hosts = session.scalar(select(func.count()).select_from(Host)) or 0
+        versions = session.scalars(select(Host.rpc_version)).all()
     say("hosts", 0 if hosts else 1, f"{hosts} have reported" if hosts else "none has ever reported")
+    old = sum(not understands(version, wire.AGENT_VERSION) for version in versions)
+    say(
+        "agents",
+        1 if old else 0,
+        f"{old} speak an RPC version before {wire.AGENT_VERSION} and refuse what came with it: upgrade them"
+        if old
+        else f"all speak RPC version {wire.AGENT_VERSION}",
+    )
     return worst
 
 

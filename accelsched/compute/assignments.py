@@ -9,11 +9,21 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
-from sqlalchemy import select
+from sqlalchemy import select, union_all
 from sqlalchemy.orm import Session
 
 from accelsched import wire
-from accelsched.compute import accelerators, hosts, moving, orders, programming, rebuilding, shelving, states
+from accelsched.compute import (
+    accelerators,
+    hearing,
+    hosts,
+    moving,
+    orders,
+    programming,
+    rebuilding,
+    shelving,
+    states,
+)
 from accelsched.db import instance_actions
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Migration, Server, as_iso
@@ -21,15 +31,27 @@ from accelsched.placement import claims
 
 
 def of_hosts(session: Session, names: Sequence[str]) -> list[wire.Assignment]:
-    """Return every server that these hosts hold or must tear down."""
-    rows = session.execute(
-        select(Server, Migration)
-        .outerjoin(Migration, Migration.id == Server.migration_id)
-        .where(Server.host.in_(names), Server.deleted_at.is_(None))
-        .order_by(Server.id)
-    )
-    there = [_there(session, server, migration) for server, migration in rows]
-    return there + [_set_aside(server, migration) for server, migration in moving.set_aside(session, list(names))]
+    """Return every server that these hosts hold or must tear down.
+
+    Most are asked for what they were told before, many times a second. So what is there is found by narrow queries, and
+    rows are read only of that.
+
+    :param session: all of whose statements see the same: who came between two of them would be wanted on neither side
+    """
+    here = select(Server.id).where(Server.host.in_(names), Server.deleted_at.is_(None))
+    ids = set(session.scalars(union_all(here, moving.set_aside(names))))
+    if not ids:
+        return []
+    servers = session.scalars(select(Server).where(Server.id.in_(ids)).order_by(Server.id)).all()
+    moves = moving.of_each(session, servers)
+    there, aside = [], []
+    for server in servers:
+        migration = moves.get(server.id)
+        if server.host in names and server.deleted_at is None:
+            there.append(_there(session, server, migration))
+        if migration is not None and migration.source_host in names and moving.is_set_aside(server, migration):
+            aside.append(_set_aside(server, migration))
+    return there + aside
 
 
 def _there(session: Session, server: Server, migration: Migration | None) -> wire.Assignment:
@@ -129,6 +151,11 @@ def observe(session: Session, seen: wire.Observation, max_attempts: int) -> Outc
         another host; ``offloaded`` when it is to leave this one; Moved when another host has to do with it
     """
     server = session.scalars(select(Server).where(Server.uuid == seen["server_uuid"]).with_for_update()).one_or_none()
+    if server is not None:
+        heard = hearing.take(server.heard, seen["host"], seen.get("said"))
+        if heard is None:
+            return None
+        server.heard = heard
     # An agent that was away may speak of a server that has been moved or removed since.
     if server is None or server.deleted_at is not None or server.host != seen["host"]:
         moving.source_seen(session, seen, server)

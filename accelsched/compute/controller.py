@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from accelsched import rpc, wire
 from accelsched.compute import assignments, hosts
+from accelsched.compute.heartbeats import Heartbeats
 from accelsched.db.engine import Database
 from accelsched.failpoints import Point, reach
 
@@ -39,6 +40,7 @@ class Controller:
         :param sync: called with an agent and its host when something else is wanted there
         """
         self._db = db
+        self._heartbeats = Heartbeats(db)
         self._max_attempts = max_attempts
         self._place = place
         self._tell = sync
@@ -56,14 +58,13 @@ class Controller:
 
     def heartbeat(self, _context: dict[str, Any], hosts: Sequence[str]) -> list[str]:
         """Note that hosts are alive; return those that are not known."""
-        names = list(hosts)
-        return self._db.transact(lambda session: _heartbeat(session, names))
+        return self._heartbeats.note(hosts)
 
     def fetch_assignments(
         self, _context: dict[str, Any], hosts: Sequence[str], control_plane: str | None = None
     ) -> list[wire.Assignment]:
         """Return what is wanted on these hosts."""
-        with self._db.reading() as session:
+        with self._db.snapshot() as session:
             _check_control_plane(session, control_plane)
             return assignments.of_hosts(session, hosts)
 
@@ -105,6 +106,5 @@ class Controller:
 
 
 # An RPC argument has the module's name.
-_heartbeat = hosts.heartbeat
 _agent_of = hosts.agent_of
 _check_control_plane = hosts.check_control_plane

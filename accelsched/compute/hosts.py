@@ -8,13 +8,13 @@ import datetime
 import hashlib
 import json
 import uuid
-from collections.abc import Sequence
+from typing import cast
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from accelsched import errors, wire
-from accelsched.compute import devices
+from accelsched import errors, names, wire
+from accelsched.compute import devices, hearing, heartbeats
 from accelsched.db import hosts_head
 from accelsched.db.base import utcnow
 from accelsched.db.compute import ControlPlane, Host
@@ -38,24 +38,41 @@ def report(session: Session, told: wire.HostReport, control_plane: str | None = 
         )
     if told["providers"] and told["providers"][0]["uuid"] != told["node_uuid"]:
         raise errors.InvalidError("the root provider's uuid is not the node's")
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-    now = utcnow()
-    if host is None:
-        host = Host(
-            name=told["host"], service_uuid=str(uuid.uuid4()), node_uuid=told["node_uuid"], reported={}, created_at=now
+    version = told.get("rpc_version", "1.0")
+    if _parsed(version)[0] != _parsed(wire.AGENT_VERSION)[0]:
+        raise errors.ConflictError(
+            f"this agent speaks RPC version {version}, and this control plane {wire.AGENT_VERSION}: upgrade one of them"
         )
-    elif host.report_digest == digest:
-        host.last_seen_at = now
+    heard = hearing.take(host.heard if host else None, told["host"], told.get("said"))
+    if heard is None:
         return this
-    health = trees.apply(session, told["providers"], host.reported, told.get("numa"))
+    told = cast("wire.HostReport", {key: value for key, value in told.items() if key != "said"})
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    is_new = host is None
+    if host is None:
+        host = Host(name=told["host"], service_uuid=str(uuid.uuid4()), node_uuid=told["node_uuid"], reported={})
+    host.heard = heard
+    if host.report_digest == digest:
+        heartbeats.write(session, [host.id])
+        return this
+    providers = told["providers"]
+    if providers and understands(version, "1.1"):
+        root, *others = providers
+        providers = [{**root, "traits": [*root["traits"], names.RPC_1_1]}, *others]
+    health = trees.apply(session, providers, host.reported, told.get("numa"))
     devices.tell_servers(session, told["host"], health)
     host.agent = told["agent"]
+    host.rpc_version = version
     host.simulated = told["simulated"]
     host.hypervisor = dict(told["hypervisor"])
     host.report_digest = digest
-    host.reported = {provider["uuid"]: dict(provider) for provider in told["providers"]}
-    host.last_seen_at = now
+    host.reported = {provider["uuid"]: dict(provider) for provider in providers}
     session.add(host)  # not before it is whole: queries above would write it as it is
+    if is_new:
+        session.flush()
+        heartbeats.begin(session, host.id)
+    else:
+        heartbeats.write(session, [host.id])
     hosts_head.advance(session)
     return this
 
@@ -77,24 +94,6 @@ def check_control_plane(session: Session, claimed: str | None) -> str:
     return this
 
 
-def heartbeat(session: Session, names: Sequence[str]) -> list[str]:
-    """Note that hosts are alive.
-
-    :returns: those that are not known, and must be reported
-    """
-    alive = (
-        update(Host)
-        .where(Host.name.in_(names))
-        .values(last_seen_at=utcnow())
-        .execution_options(synchronize_session=False)
-    )
-    # Beats are most of what agents say, and nearly all come from hosts that are known.
-    if session.execute(alive).rowcount == len(set(names)):  # type: ignore[attr-defined]
-        return []
-    known = set(session.scalars(select(Host.name).where(Host.name.in_(names))))
-    return [name for name in names if name not in known]
-
-
 def note_build(session: Session, name: str, *, failed: bool) -> None:
     """Count a build that failed against its host; one that succeeded wipes the slate clean."""
     change = update(Host).where(Host.name == name).execution_options(synchronize_session=False)
@@ -104,6 +103,31 @@ def note_build(session: Session, name: str, *, failed: bool) -> None:
         changed = session.execute(change.where(Host.failed_builds > 0).values(failed_builds=0))
     if changed.rowcount:  # type: ignore[attr-defined]
         hosts_head.advance(session)
+
+
+def understands(version: str, needed: str) -> bool:
+    """Tell whether an agent of a version understands what came with another one, of the same major version."""
+    return _parsed(version) >= _parsed(needed)
+
+
+def check_understands(host: Host, needed: str, action: str, uuid: str) -> None:
+    """Refuse what the agent of a server's host would not understand, and leave undone without a word.
+
+    :param needed: version of :mod:`accelsched.wire` that the action came with
+    :raises accelsched.errors.ConflictError: naming both versions
+    """
+    if not understands(host.rpc_version, needed):
+        raise errors.ConflictError(
+            f"Cannot '{action}' instance {uuid}: the agent of host {host.name} speaks RPC version {host.rpc_version}, "
+            f"and this takes {needed}. Upgrade the agent."
+        )
+
+
+def _parsed(version: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in version.split("."))
+    except ValueError:
+        raise errors.InvalidError(f"{version!r} is no RPC version") from None
 
 
 def agent_of(session: Session, name: str) -> str | None:

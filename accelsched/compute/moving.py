@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import datetime
 import uuid as uuids
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -286,20 +286,22 @@ def of(session: Session, server: Server) -> Migration | None:
     return None if server.migration_id is None else session.get_one(Migration, server.migration_id)
 
 
-def set_aside(session: Session, host_names: list[str]) -> list[tuple[Server, Migration]]:
-    """Return the servers that some hosts hold for others, and their moves."""
-    rows = session.execute(
-        select(Server, Migration)
-        .join(Migration, Migration.id == Server.migration_id)
-        .where(
-            Migration.source_host.in_(host_names),
-            Migration.status.in_(_ASIDE),
-            Server.host != Migration.source_host,
-            Server.deleted_at.is_(None),
-        )
-        .order_by(Server.id)
-    )
-    return [(server, migration) for server, migration in rows]
+def of_each(session: Session, servers: Sequence[Server]) -> dict[int, Migration]:
+    """Return the moves of servers that are not over, by the server's id."""
+    ids = [server.migration_id for server in servers if server.migration_id is not None]
+    if not ids:
+        return {}
+    return {move.server_id: move for move in session.scalars(select(Migration).where(Migration.id.in_(ids)))}
+
+
+def set_aside(host_names: Sequence[str]) -> Select[int]:
+    """Return the query for the ids of servers that some hosts may hold for others, see :func:`is_set_aside`."""
+    return select(Migration.server_id).where(Migration.source_host.in_(host_names), Migration.status.in_(_ASIDE))
+
+
+def is_set_aside(server: Server, migration: Migration) -> bool:
+    """Tell whether the host that a server comes from holds it for the one that it went to."""
+    return server.deleted_at is None and migration.status in _ASIDE and server.host not in (None, migration.source_host)
 
 
 def leaves_source(server: Server, migration: Migration) -> bool:

@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accelsched import errors, wire
-from accelsched.compute import accelerators, servers, snapshots, states
+from accelsched.compute import accelerators, hosts, servers, snapshots, states
 from accelsched.db import instance_actions, moves
 from accelsched.db.base import utcnow
-from accelsched.db.compute import Server
+from accelsched.db.compute import Host, Server
 
 Power = Literal["running", "stopped", "paused", "suspended", "rescued"]
 
@@ -34,6 +35,7 @@ class Order:
     reboot: Literal["soft", "hard"] | None = None
     while_busy: frozenset[str] = frozenset()  # task states that do not stand against it
     while_locked: bool = False  # a lock does not stand against it
+    since: str = "1.0"  # version of accelsched.wire from which on agents understand it
     event_of: str = ""  # what Nova calls it in the event's name, where that is not the action
 
     @property
@@ -59,19 +61,25 @@ PAUSE = Order("pause", frozenset({"active"}), "pausing", "paused")
 UNPAUSE = Order("unpause", frozenset({"paused"}), "unpausing", "running")
 SUSPEND = Order("suspend", frozenset({"active"}), "suspending", "suspended")
 RESUME = Order("resume", frozenset({"suspended"}), "resuming", "running")
-RESCUE = Order("rescue", frozenset({"active", "stopped", "error"}), "rescuing", "rescued")
+RESCUE = Order("rescue", frozenset({"active", "stopped", "error"}), "rescuing", "rescued", since="1.1")
 UNRESCUE = Order("unrescue", frozenset({"rescued"}), "unrescuing", "running", reboot="hard")
-SHELVE = Order("shelve", frozenset({"active", "stopped", "paused", "suspended"}), "shelving", "stopped")
+SHELVE = Order("shelve", frozenset({"active", "stopped", "paused", "suspended"}), "shelving", "stopped", since="1.1")
 CREATE_IMAGE = Order(
     "createImage",
     frozenset({"active", "stopped", "paused", "suspended"}),
     "image_snapshot",
     None,
     while_locked=True,
+    since="1.1",
     event_of="snapshot",
 )
 CREATE_BACKUP = Order(
-    "createBackup", frozenset({"active", "stopped", "paused", "suspended"}), "image_backup", None, event_of="backup"
+    "createBackup",
+    frozenset({"active", "stopped", "paused", "suspended"}),
+    "image_backup",
+    None,
+    since="1.1",
+    event_of="backup",
 )
 
 ALL = (
@@ -86,11 +94,13 @@ _AS_IT_IS: dict[str, Power] = {
 }
 
 
-def check(server: Server, order: Order, *, admin: bool) -> None:
+def check(server: Server, host: Host | None, order: Order, *, admin: bool) -> None:
     """Refuse an order that makes no sense now.
 
+    :param host: that the server is on
     :param admin: whether who orders may do so although the server is locked
-    :raises accelsched.errors.ConflictError: when the server is locked, or in a state that the order makes no sense in
+    :raises accelsched.errors.ConflictError: when the server is locked, in a state that the order makes no sense in, or
+        on a host whose agent would not understand it
     """
     servers.check_unlocked(server, admin=admin or order.while_locked)
     servers.check_state(server, order.action, order.vm_states, order.while_busy)
@@ -98,6 +108,8 @@ def check(server: Server, order: Order, *, admin: bool) -> None:
         raise errors.ConflictError(f"Cannot '{order.action}' instance {server.uuid}: it has never been active")
     if order is SHELVE:
         accelerators.check_none(server, order.action)
+    if host is not None:
+        hosts.check_understands(host, order.since, order.action, server.uuid)
 
 
 def give(
@@ -120,7 +132,7 @@ def give(
     :raises accelsched.errors.ConflictError: as :func:`check` does
     """
     server = servers.alive(session, uuid, project_id)
-    check(server, order, admin=admin)
+    check(server, session.scalar(select(Host).where(Host.name == server.host)), order, admin=admin)
     number = moves.wish(server, order.power or _AS_IT_IS[server.state], order.reboot, beside)["number"]
     server.task = order.task
     server.updated_at = utcnow()

@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from accelsched import errors
+from accelsched import errors, names
 from accelsched.compute import moving, servers, snapshots, states
 from accelsched.db import instance_actions, moves
 from accelsched.db.base import utcnow
@@ -72,6 +72,8 @@ def unshelve(
         **before.spec,
         "availability_zone": wanted.availability_zone or before.spec.get("availability_zone"),
         "host": wanted.host,
+        # An older agent would build it from the image that it was first made of.
+        "host_traits": [] if wanted.image is None else [names.RPC_1_1],
     }
     moving.ask_for_host(session, server, before, spec)
     server.shelved_image = None if wanted.image is None else dict(wanted.image)

@@ -7,10 +7,24 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, ForeignKey, Index, Integer, String, UniqueConstraint
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import JSON, BigInteger, Boolean, ForeignKey, Index, Integer, String, UniqueConstraint, select
+from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from accelsched.db.base import TABLE_ARGS, Base, id_key, long_text, moment, name_text, utcnow, uuid_text
+
+
+class Heartbeat(Base):
+    """When a host was last heard of. Written many times a second, so it is narrow, and nothing but its key is indexed:
+    PostgreSQL then changes such a row within its page, for which pages are left half empty.
+    """
+
+    __tablename__ = "heartbeats"
+    __table_args__ = TABLE_ARGS | {"postgresql_with": {"fillfactor": 50}}
+
+    host_id: Mapped[int] = mapped_column(
+        ForeignKey("hosts.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    seen_at: Mapped[moment]
 
 
 class Host(Base):
@@ -19,21 +33,25 @@ class Host(Base):
     __tablename__ = "hosts"
     __table_args__ = TABLE_ARGS
 
-    id: Mapped[id_key]
+    id: Mapped[id_key] = mapped_column()
     name: Mapped[name_text] = mapped_column(unique=True)
     service_uuid: Mapped[uuid_text] = mapped_column(unique=True)  # as os-services names it
     node_uuid: Mapped[uuid_text] = mapped_column(unique=True)  # as os-hypervisors and Placement name it
     agent: Mapped[name_text]  # RPC queue of the agent process
+    rpc_version: Mapped[str] = mapped_column(String(16), default="1.0")  # what the agent understands, see wire
     simulated: Mapped[bool] = mapped_column(Boolean, default=False)
     hypervisor: Mapped[dict[str, Any]] = mapped_column(JSON)  # wire.HypervisorReport
     report_digest: Mapped[str] = mapped_column(String(64))  # of the last report that was taken
     reported: Mapped[dict[str, Any]] = mapped_column(JSON)  # its providers: what the agent owns and may take back
+    heard: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # compute.hearing.Heard, of reports
     disabled: Mapped[bool] = mapped_column(Boolean, default=False)
     disabled_reason: Mapped[str | None] = mapped_column(String(255))
     forced_down: Mapped[bool] = mapped_column(Boolean, default=False)
     failed_builds: Mapped[int] = mapped_column(Integer, default=0)  # in a row: a build that succeeds sets it to 0
-    last_seen_at: Mapped[moment] = mapped_column(index=True)
     created_at: Mapped[moment] = mapped_column(default=utcnow)
+    last_seen_at: Mapped[datetime.datetime] = column_property(
+        select(Heartbeat.seen_at).where(Heartbeat.host_id == id).correlate_except(Heartbeat).scalar_subquery()
+    )
 
 
 class HostAggregate(Base):
@@ -190,6 +208,7 @@ class Server(Base):
     numa: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))  # wire.NumaPlacedNode
     created_at: Mapped[moment] = mapped_column(default=utcnow)
     updated_at: Mapped[moment] = mapped_column(default=utcnow)
+    heard: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # compute.hearing.Heard
     migration_id: Mapped[int | None] = mapped_column(BigInteger)  # the move that is not over; no key: it names this too
     launched_at: Mapped[moment | None]
     deleted_at: Mapped[moment | None] = mapped_column(index=True)

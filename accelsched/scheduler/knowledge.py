@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from accelsched.db import hosts_head
 from accelsched.db.base import utcnow
-from accelsched.db.compute import Host, HostAggregate, HostAggregateMember, Request, Server, ServerGroup
+from accelsched.db.compute import Heartbeat, Host, HostAggregate, HostAggregateMember, Request, Server, ServerGroup
 from accelsched.db.engine import Database
 from accelsched.placement.picture import Ints
 from accelsched.scheduler.facts import Count, Facts, Group, ImageProperties
@@ -82,11 +82,11 @@ class Knowledge:
 
     def _read_heartbeats(self, session: Session, *, everything: bool) -> None:
         self._looked = time.monotonic()
-        query = select(Host.id, Host.last_seen_at)
+        query = select(Heartbeat.host_id, Heartbeat.seen_at)
         if everything:
             self._looked_at_all = self._looked
         else:
-            query = query.where(Host.last_seen_at >= self._newest - _CLOCKS)
+            query = query.where(Heartbeat.seen_at >= self._newest - _CLOCKS)
         for id_, seen in session.execute(query):
             index = self._index_of.get(id_)
             if index is not None:

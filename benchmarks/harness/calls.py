@@ -21,7 +21,7 @@ import orjson
 import sqlalchemy
 
 from accelsched.db.base import utcnow
-from accelsched.db.compute import Flavor, Host
+from accelsched.db.compute import Flavor, Heartbeat, Host
 from accelsched.db.engine import Database
 from harness import client, fleet, servers
 from harness.servers import Server, Shape
@@ -181,8 +181,11 @@ def _host_rows(url: str, hosts: int) -> None:
         for number in range(hosts):
             root = fleet.vgpu_host(number).root
             row = Host(name=root.name, service_uuid=str(uuid.uuid4()), node_uuid=root.uuid, agent="agent")
-            row.hypervisor, row.report_digest, row.reported, row.last_seen_at = {"type": "QEMU"}, "", {}, seen
+            row.hypervisor, row.report_digest, row.reported = {"type": "QEMU"}, "", {}
             session.add(row)
+        session.flush()
+        beats = sqlalchemy.select(Host.id, sqlalchemy.literal(seen))
+        session.execute(sqlalchemy.insert(Heartbeat).from_select(["host_id", "seen_at"], beats))
         for number in range(1, FLAVORS + 1):
             name = f"f{number}"
             sizes = {"vcpus": number, "ram_mb": 1024, "disk_gb": 1}

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import brokers
 import databases
 import libvirtd
-import patience
 import pytest
 from cloud import Cloud
 from image_service import ImageService
@@ -23,7 +22,7 @@ def running_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     with (
         libvirtd.connected(directory / "libvirt") as hypervisor,
         databases.fresh("postgresql", directory) as database,
-        brokers.fresh() as broker,
+        brokers.own() as broker,
     ):
         cloud = Cloud(directory, database, broker, images, hypervisor)
         yield cloud
@@ -38,4 +37,4 @@ def cloud(running_cloud: Cloud) -> Iterator[Cloud]:
     yield running_cloud
     for server in running_cloud.servers():
         running_cloud.delete(server["id"])
-    patience.wait(running_cloud.nothing_left, told=running_cloud.everything)
+    running_cloud.assert_nothing_left()

@@ -41,22 +41,6 @@ FLOWS = {
 _REFUSED = {Point.API_SERVERS_WRITTEN, Point.API_ACTION_WRITTEN}
 
 
-def _one(cloud: Cloud) -> str:
-    """Return a server that runs."""
-    cloud.create("s")
-    server = cloud.wait_for("ACTIVE")
-    return str(server["id"])
-
-
-def _assert_runs(cloud: Cloud) -> None:
-    """One server runs on the host that is told, holds what its flavor says, and there is nothing else."""
-    server = cloud.wait_for("ACTIVE")
-    host = server["OS-EXT-SRV-ATTR:host"]
-    assert cloud.domains(host) == {server["id"]: True}
-    assert cloud.directories(host) == {server["id"]}
-    assert cloud.held() == {"VCPU": 1, "MEMORY_MB": 64, "DISK_GB": 1, "VGPU": 1}
-
-
 def test_every_point_is_in_some_flow() -> None:
     assert {point for points in FLOWS.values() for point in points} | _REFUSED == set(Point)
 
@@ -65,7 +49,7 @@ def test_every_point_is_in_some_flow() -> None:
 def test_a_server_is_made(cloud: Cloud, point: Point) -> None:
     with cloud.killed_at(point):
         cloud.create("s")
-    _assert_runs(cloud)
+    cloud.assert_runs()
 
 
 def test_a_create_call_that_was_not_committed_made_nothing(cloud: Cloud) -> None:
@@ -76,7 +60,7 @@ def test_a_create_call_that_was_not_committed_made_nothing(cloud: Cloud) -> None
 
 @pytest.mark.parametrize("point", steps(FLOWS["delete"]))
 def test_a_server_is_deleted(cloud: Cloud, point: Point) -> None:
-    server = _one(cloud)
+    server = cloud.one()
     with cloud.killed_at(point):
         cloud.delete(server)
     # The fixture waits until nothing is left.
@@ -84,48 +68,47 @@ def test_a_server_is_deleted(cloud: Cloud, point: Point) -> None:
 
 @pytest.mark.parametrize("point", steps(FLOWS["stop"]))
 def test_a_server_is_stopped(cloud: Cloud, point: Point) -> None:
-    server = _one(cloud)
+    server = cloud.one()
     with cloud.killed_at(point):
         cloud.act(server, "os-stop")
-    stopped = cloud.wait_for("SHUTOFF")
-    assert cloud.domains(stopped["OS-EXT-SRV-ATTR:host"]) == {server: False}
+    cloud.assert_stopped()
 
 
 def test_an_action_that_was_not_committed_did_nothing(cloud: Cloud) -> None:
-    server = _one(cloud)
+    server = cloud.one()
     with cloud.killed_at(Point.API_ACTION_WRITTEN):
         cloud.act(server, "os-stop")
-    _assert_runs(cloud)
+    cloud.assert_runs()
 
 
 @pytest.mark.parametrize("point", steps(FLOWS["reboot"]))
 def test_a_server_is_rebooted(cloud: Cloud, point: Point) -> None:
-    server = _one(cloud)
+    server = cloud.one()
     with cloud.killed_at(point):
         cloud.act(server, "reboot", {"type": "HARD"})
-    _assert_runs(cloud)
+    cloud.assert_runs()
 
 
 @pytest.mark.parametrize("point", steps(FLOWS["rebuild"]))
 def test_a_server_is_rebuilt(cloud: Cloud, point: Point) -> None:
-    server = _one(cloud)
+    server = cloud.one()
     with cloud.killed_at(point):
         cloud.act(server, "rebuild", {"imageRef": cloud.image})
-    _assert_runs(cloud)
+    cloud.assert_runs()
 
 
 @pytest.mark.parametrize("point", steps(FLOWS["evacuate"]))
 def test_a_server_is_evacuated(cloud: Cloud, point: Point) -> None:
-    server = _one(cloud)
+    server = cloud.one()
     old = cloud.wait_for("ACTIVE")["OS-EXT-SRV-ATTR:host"]
     with cloud.lost(old):
         with cloud.killed_at(point):
             cloud.act(server, "evacuate", {})
         moved = cloud.wait_for("ACTIVE")
         assert moved["OS-EXT-SRV-ATTR:host"] != old
-        _assert_runs(cloud)
+        cloud.assert_runs()
     # Back again, the host gives up what is not its own any more; the fixture waits for that once the server is deleted.
-    _assert_runs(cloud)
+    cloud.assert_runs()
 
 
 def _moved(cloud: Cloud, server: str, action: str, arguments: Any = None) -> tuple[str, str]:
@@ -141,7 +124,7 @@ def _moved(cloud: Cloud, server: str, action: str, arguments: Any = None) -> tup
 
 @pytest.mark.parametrize("point", steps(FLOWS["migrate"]))
 def test_a_server_goes_to_another_host(cloud: Cloud, point: Point) -> None:
-    server = _one(cloud)
+    server = cloud.one()
     cloud.mark(server)
     with cloud.killed_at(point):
         old, new = _moved(cloud, server, "migrate")
@@ -149,12 +132,12 @@ def test_a_server_goes_to_another_host(cloud: Cloud, point: Point) -> None:
     assert cloud.held() == {"VCPU": 2, "MEMORY_MB": 128, "DISK_GB": 2, "VGPU": 2}
     assert cloud.marked(server, new)
     cloud.act(server, "confirmResize")
-    _assert_runs(cloud)
+    cloud.assert_runs()
 
 
 @pytest.mark.parametrize("point", steps(FLOWS["confirm"]))
 def test_a_servers_new_size_is_confirmed(cloud: Cloud, point: Point) -> None:
-    server = _one(cloud)
+    server = cloud.one()
     old, new = _moved(cloud, server, "resize", {"flavorRef": "larger"})
     with cloud.killed_at(point):
         cloud.act(server, "confirmResize")
@@ -166,10 +149,10 @@ def test_a_servers_new_size_is_confirmed(cloud: Cloud, point: Point) -> None:
 
 @pytest.mark.parametrize("point", steps(FLOWS["revert"]))
 def test_a_servers_new_size_is_taken_back(cloud: Cloud, point: Point) -> None:
-    server = _one(cloud)
+    server = cloud.one()
     old, _ = _moved(cloud, server, "resize", {"flavorRef": "larger"})
     with cloud.killed_at(point):
         cloud.act(server, "revertResize")
     assert cloud.wait_for("ACTIVE")["OS-EXT-SRV-ATTR:host"] == old
-    _assert_runs(cloud)
+    cloud.assert_runs()
     assert cloud.disk_gb(server, old) == 1

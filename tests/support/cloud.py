@@ -1,16 +1,17 @@
 # Copyright accelsched contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A whole cloud of processes apart, on real libvirt, any of which can be killed at a named point."""
+"""A whole cloud of processes apart, on real libvirt, any of which can be killed or held at a named point."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import shutil
 import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,18 @@ import libvirt_qemu
 import patience
 import requests
 import sqlalchemy
+from brokers import Node
 from deployments import Api, Service, answers
 from image_service import ImageService
 from stack import http
 
 from accelsched.agent.virt.libvirt import storage
-from accelsched.failpoints import Point
+from accelsched.failpoints import HOLD, Point
+from accelsched.message_faults import Fault
 
 C = "/compute/v2.1"
 HOSTS = ("one", "two")
+_DONE = (200, 202, 204)
 _MARK, _MARK_AT = "0x5a", "4M 3M"
 
 
@@ -37,8 +41,9 @@ class Cloud:
     Whatever dies is started again, as an init system would do it.
     """
 
-    def __init__(self, directory: Path, database: str, broker: str, images: ImageService, hypervisor: Any) -> None:
+    def __init__(self, directory: Path, database: str, broker: Node, images: ImageService, hypervisor: Any) -> None:
         self._hypervisor = hypervisor
+        self.broker = broker
         self.database = sqlalchemy.create_engine(database)
         self._armed = directory / "fail-points"
         self._armed.mkdir()
@@ -48,7 +53,7 @@ class Cloud:
         # From 2.95 on a server that is evacuated is stopped where it gets; before, it runs.
         self.api = Api(f"http://127.0.0.1:{port}", **{"OpenStack-API-Version": "compute 2.94"})
         self._options: dict[str, dict[str, object]] = {
-            "DEFAULT": {"transport_url": broker},
+            "DEFAULT": {"transport_url": broker.url},
             "database": {"connection": database},
             "api": {"auth_strategy": "noauth2", "bind_port": port, "workers": 1},
             "scheduler": {"poll_interval": 0.5, "lease_seconds": 2},
@@ -112,6 +117,45 @@ class Cloud:
         patience.wait(lambda: not armed.exists(), told=lambda: f"nobody came to {point}")
         patience.wait(self._answers)
 
+    @contextlib.contextmanager
+    def held_at(self, point: Point, act: Callable[[], object]) -> Iterator[None]:
+        """Act, and have whoever reaches a point first wait there while something is broken.
+
+        :param act: what a user does; it may well be the one who waits
+        """
+        armed, reached = self._armed / point, self._armed / f"{point}.reached"
+        # It has what it says before it has its name.
+        (self._armed / "new").write_text(HOLD)
+        (self._armed / "new").rename(armed)
+        with concurrent.futures.ThreadPoolExecutor(1) as user:
+            acting = user.submit(act)
+            try:
+                patience.wait(reached.exists, told=lambda: f"nobody came to {point}")
+                yield
+            finally:
+                armed.unlink(missing_ok=True)
+                reached.unlink(missing_ok=True)
+            acting.result()
+
+    @contextlib.contextmanager
+    def faulty_messages(self, *faults: Fault) -> Iterator[None]:
+        """Have every other message suffer one of these faults; in the end, what is late arrives."""
+        named = self._armed / "messages"
+        named.write_text(" ".join(faults))
+        try:
+            yield
+        finally:
+            named.unlink()
+            patience.wait(lambda: not list(self._armed.glob("late.*")))
+
+    def cut_database(self) -> None:
+        """End every connection to the database, whatever is being done over it."""
+        with self.database.connect() as connection:
+            connection.exec_driver_sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+
     def _supervise(self) -> None:
         """Start what has died, all the time; gunicorn does so for its own."""
         while not self._closing.wait(0.1):
@@ -138,8 +182,15 @@ class Cloud:
             patience.wait(lambda: self.hosts_up() == set(HOSTS))
 
     def _force_down(self, host: str, down: bool) -> None:
+        self.api.put(self._service(host), json={"forced_down": down}).raise_for_status()
+
+    def _service(self, host: str) -> str:
         (service,) = self.api.get(f"{C}/os-services?binary=nova-compute&host={host}").json()["services"]
-        self.api.put(f"{C}/os-services/{service['id']}", json={"forced_down": down}).raise_for_status()
+        return f"{C}/os-services/{service['id']}"
+
+    def forget(self, host: str) -> None:
+        """Have it known that a host is no more."""
+        self.api.delete(self._service(host)).raise_for_status()
 
     def _remove_domains(self, host: str) -> None:
         for name in self.domains(host):
@@ -150,27 +201,35 @@ class Cloud:
 
     # --- what users do ------------------------------------------------------------------------------------------
 
-    def ask(self, path: str, body: dict[str, Any]) -> None:
-        """Send a request; that it gets no answer because the API died is part of the test."""
+    def ask(self, path: str, body: dict[str, Any], answers: Collection[int] = _DONE) -> None:
+        """Send a request; that it gets no answer because the API died is part of the test.
+
+        :param answers: status of an answer, one of these
+        """
         try:
             response = self.api.post(C + path, json=body)
         except requests.ConnectionError:
             return
-        assert response.status_code in (200, 202, 204), response.text
+        assert response.status_code in answers, response.text
 
-    def create(self, name: str) -> None:
+    def create(self, name: str, answers: Collection[int] = _DONE, **more: Any) -> None:
         """Ask for a server with a vGPU."""
-        server = {"name": name, "flavorRef": "vgpu", "imageRef": self.image, "networks": "none"}
-        self.ask("/servers", {"server": server})
+        server = {**more, "name": name, "flavorRef": "vgpu", "imageRef": self.image, "networks": "none"}
+        self.ask("/servers", {"server": server}, answers)
 
-    def act(self, server: str, action: str, arguments: Any = None) -> None:
+    def act(self, server: str, action: str, arguments: Any = None, answers: Collection[int] = _DONE) -> None:
         """Ask for an action."""
-        self.ask(f"/servers/{server}/action", {action: arguments})
+        self.ask(f"/servers/{server}/action", {action: arguments}, answers)
 
     def delete(self, server: str) -> None:
-        """Want a server no longer."""
+        """Want a server no longer; it may have gone just now."""
         with contextlib.suppress(requests.ConnectionError):
-            assert self.api.delete(f"{C}/servers/{server}").status_code == 204
+            assert self.api.delete(f"{C}/servers/{server}").status_code in (204, 404)
+
+    def one(self) -> str:
+        """Return a server that runs."""
+        self.create("s")
+        return str(self.wait_for("ACTIVE")["id"])
 
     # --- what there is ------------------------------------------------------------------------------------------
 
@@ -239,11 +298,31 @@ class Cloud:
         with self.database.connect() as connection:
             return {name: int(used) for name, used in connection.exec_driver_sql(query)}
 
+    def assert_runs(self) -> None:
+        """One server runs on the host that is told, holds what its flavor says, and there is nothing else."""
+        self._assert_is("ACTIVE", runs=True)
+
+    def assert_stopped(self) -> None:
+        """One server is there, and off, and holds what its flavor says, and there is nothing else."""
+        self._assert_is("SHUTOFF", runs=False)
+
+    def _assert_is(self, status: str, *, runs: bool) -> None:
+        server = self.wait_for(status)
+        host = server["OS-EXT-SRV-ATTR:host"]
+        there = {each: self.domains(each) for each in HOSTS if each != self._lost}
+        assert there == {each: {server["id"]: runs} if each == host else {} for each in there}
+        assert self.directories(host) == {server["id"]}
+        assert self.held() == {"VCPU": 1, "MEMORY_MB": 64, "DISK_GB": 1, "VGPU": 1}
+
     def nothing_left(self) -> bool:
         """Tell whether there is nothing of any server anywhere."""
         return not (
             self.servers() or self.held() or any(self.domains(host) or self.directories(host) for host in HOSTS)
         )
+
+    def assert_nothing_left(self) -> None:
+        """There is nothing of any server anywhere, soon."""
+        patience.wait(self.nothing_left, told=self.everything)
 
     def everything(self) -> object:
         """Return all there is, for a test that failed."""

@@ -160,6 +160,7 @@ def host_report(name: str, gpus: int = 1, vgpus: int = 8, cpus: int = 16) -> wir
         "node_uuid": node,
         "agent": "agent",
         "simulated": True,
+        "rpc_version": wire.AGENT_VERSION,
         "hypervisor": {
             "type": "simulated",
             "version": 1,

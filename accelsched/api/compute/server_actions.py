@@ -263,8 +263,9 @@ class Actions(ServerResource):
         resources.check(schemas.RESCUE, arguments)
         _refuse_password("rescue", arguments)
         context, rule = resources.context_of(req), "os_compute_api:os-rescue"
-        server = self._get(uuid, self._scope(context, rule)).server
-        orders.check(server, orders.RESCUE, admin=self._is_admin(req))
+        shown = self._get(uuid, self._scope(context, rule))
+        server = shown.server
+        orders.check(server, shown.host, orders.RESCUE, admin=self._is_admin(req))
         image_id = arguments.get("rescue_image_ref")
         if image_id:
             image = server_create.find_image(image_id, context, self._services, self._images)
@@ -288,13 +289,14 @@ class Actions(ServerResource):
         """Have an image made of a server's disk, and older ones of its kind deleted."""
         resources.check(schemas.CREATE_BACKUP, arguments)
         kind, rotation = arguments["backup_type"], int(arguments["rotation"])
-        server, token = self._get(uuid, self._scope(resources.context_of(req), _BACKUP)).server, self._token(req)
+        shown, token = self._get(uuid, self._scope(resources.context_of(req), _BACKUP)), self._token(req)
+        server = shown.server
         marks = {"image_type": "backup", "backup_type": kind, "instance_uuid": uuid, "status": "active"}
         # Others may call an image of theirs a backup of this server; without Keystone there are no others.
         owner = {} if token is None else {"owner": server.project_id}
         kept = [image["id"] for image in self._images.find({**marks, **owner}, token)]
         if rotation == 0:  # only the deletion is asked for
-            orders.check(server, orders.CREATE_BACKUP, admin=self._is_admin(req))
+            orders.check(server, shown.host, orders.CREATE_BACKUP, admin=self._is_admin(req))
             self._services.db.transact(lambda session: snapshots.unwanted(session, kept))
             return _ACCEPTED
         properties = {**arguments.get("metadata", {}), "backup_type": kind}
@@ -366,8 +368,9 @@ class Actions(ServerResource):
         :param record: what the image service is told of it
         :param beside: what the order says besides
         """
-        server = self._get(uuid, self._scope(resources.context_of(req), rule)).server
-        orders.check(server, order, admin=self._is_admin(req))
+        shown = self._get(uuid, self._scope(resources.context_of(req), rule))
+        server = shown.server
+        orders.check(server, shown.host, order, admin=self._is_admin(req))
         if not snapshots.has_disk(server):
             raise errors.InvalidError(f"Instance {uuid} has no disk that an image could be made of.")
         image_id = self._images.create(record(server), self._token(req))

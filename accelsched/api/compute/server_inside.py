@@ -12,7 +12,7 @@ from accelsched import errors, policies, rpc, wire
 from accelsched.api import resources
 from accelsched.api.compute import microversion
 from accelsched.api.compute.servers import ServerResource
-from accelsched.compute import states
+from accelsched.compute import hosts, states
 
 _TOPOLOGY = "compute:server:topology:"
 _CONSOLES = {
@@ -57,6 +57,7 @@ class Inside(ServerResource):
             raise errors.ConflictError(
                 f"Cannot 'get_diagnostics' instance {uuid} while it is in vm_state {state.vm_state}"
             )
+        hosts.check_understands(host, "1.1", "get_diagnostics", uuid)
         try:
             told = self._services.agents.diagnostics(host.agent, host.name, uuid)
         except errors.NotFoundError as exc:

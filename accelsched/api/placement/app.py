@@ -14,7 +14,7 @@ from oslo_db import exception as db_exception
 
 from accelsched import errors
 from accelsched.api import resources
-from accelsched.api.middleware import auth, request_id
+from accelsched.api.middleware import auth, repeat, request_id
 from accelsched.api.placement import (
     aggregates,
     allocations,
@@ -140,6 +140,7 @@ def _on_http_error(req: falcon.Request, resp: falcon.Response, error: falcon.HTT
 
 def _on_database_lost(req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]) -> None:
     LOG.error("the database did not answer %s %s", req.method, req.path, exc_info=error)
+    req.env[repeat.DATABASE_LOST] = True
     _on_fault(req, resp, Fault(503, "The database does not answer just now."), params)
 
 

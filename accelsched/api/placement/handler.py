@@ -12,7 +12,6 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import falcon
 import jsonschema
 import orjson
-from oslo_db import exception as db_exception
 from oslo_utils import uuidutils
 
 from accelsched import errors, policies
@@ -94,8 +93,6 @@ def serves(
 ) -> Callable[[Responder[R, P]], Responder[R, P]]:
     """Check what comes before a handler, in Placement's order: version, media type, policy.
 
-    A read whose connection to the database is lost is done once more.
-
     :param rule: the policy rule
     :param since: first minor version that has this
     :param until: last minor version that has this
@@ -115,13 +112,7 @@ def serves(
                 raise Fault(406, "Only application/json is provided")
             target = None if project_of is None else {"project_id": project_of(req)}
             policies.require(self.services.enforcer, resources.context_of(req), rule, target)
-            try:
-                responder(self, req, resp, *args, **kwargs)
-            except db_exception.DBConnectionError:
-                if req.method != "GET":
-                    raise  # whatever could be repeated was: see Database.transact
-                # Nothing was answered, and the next connection is a new one.
-                responder(self, req, resp, *args, **kwargs)
+            responder(self, req, resp, *args, **kwargs)
 
         # Falcon and readers of traces know a responder by its name.
         checked.__name__, checked.__doc__ = responder.__name__, responder.__doc__

@@ -78,6 +78,8 @@ def client(url: str, cutter: Cutter, tmp_path: Path) -> testing.TestClient:
         ("GET", "/placement/traits", 200),
         ("GET", "/placement/usages?project_id=p", 200),
         ("GET", "/placement/allocation_candidates?resources=VCPU:1", 200),
+        ("GET", "/compute/v2.1/servers/detail", 200),
+        ("GET", "/v1/picture", 200),
         ("PUT", "/placement/traits/CUSTOM_CUT", 201),
     ],
 )

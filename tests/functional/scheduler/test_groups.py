@@ -9,11 +9,13 @@ import datetime
 import fleets
 import patience
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from accelsched import errors, wire
 from accelsched.compute import aggregates, assignments, hosts, server_groups, servers
-from accelsched.db.compute import Host, Request, Server
+from accelsched.compute.heartbeats import Heartbeats
+from accelsched.db.base import utcnow
+from accelsched.db.compute import Heartbeat, Host, Request, Server
 from accelsched.db.engine import Database
 from accelsched.db.instance_actions import Origin
 from accelsched.scheduler import claim
@@ -132,12 +134,9 @@ def test_a_scheduler_sees_aggregates_hosts_and_heartbeats_as_they_change(
     with pytest.raises(errors.InvalidError, match="asked for availability zone az"):
         db.transact(lambda session: aggregates.set_metadata(session, zone, {"availability_zone": None}))
 
-    def silence(session: object) -> None:
-        for host in session.scalars(select(Host)):  # type: ignore[attr-defined]
-            host.last_seen_at = host.created_at - datetime.timedelta(hours=1)
-
-    db.transact(silence)
-    db.transact(lambda session: hosts.heartbeat(session, ["h0"]))
+    long_ago = utcnow() - datetime.timedelta(hours=1)
+    db.transact(lambda session: session.execute(update(Heartbeat).values(seen_at=long_ago)))
+    Heartbeats(db).note(["h0"])
     schedulers[0]._decider._knowledge._looked = schedulers[0]._decider._knowledge._looked_at_all = 0.0
     assert goes(None) == ["h0"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import fleets
 import patience
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from accelsched import errors, names, wire
 from accelsched.compute import instance_actions, moving, rebuilding, server_groups, servers, states
@@ -203,6 +203,23 @@ def test_a_resize_that_is_taken_back_leaves_the_server_as_it_was(site: Site) -> 
     assert site.held() == {"INSTANCE": {"h0": 1}}
     assert site.migration().status == "reverted"
     assert site.actions(uuid)[0] == ("revertResize", True, None)
+
+
+def test_who_asks_while_a_server_comes_back_is_told_of_it(site: Site) -> None:
+    uuid = site.running()
+    site.move(uuid, vgpus=2)
+    site.verify(uuid)
+    site.decide(moving.revert, uuid)
+    back: list[str] = []
+
+    def comes_back(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
+        if "FROM servers" in statement and not back:
+            back.append(uuid)
+            site.see(uuid, "h1", "gone")
+
+    event.listen(site.db.engine, "after_cursor_execute", comes_back)
+    assert site.asked("h0", uuid) == ("active", "aside")
+    assert site.asked("h0", uuid) == ("active", "running")
 
 
 def test_a_move_that_finds_no_host_leaves_the_server_as_it_is_and_says_why(site: Site) -> None:
