@@ -32,6 +32,7 @@ SORT_COLUMNS = {
     "key_name": Server.key_name,
     "launch_index": Server.launch_index,
     "launched_at": Server.launched_at,
+    "locked_by": Server.locked_by,
     "node": Server.node_uuid,
     "project_id": Server.project_id,
     "task_state": Server.state,

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -38,8 +39,8 @@ _FOR_ALL_2_83 = frozenset(
 _SINCE = ((26, server_tags.FILTERS), (66, {"changes-before"}), (73, {"locked"}))
 _FOR_ADMINS = frozenset(
     {
-        *("access_ip_v4", "access_ip_v6", "deleted", "description", "host", "hostname", "launch_index", "node"),
-        *("project_id", "tenant_id", "uuid"),
+        *("access_ip_v4", "access_ip_v6", "deleted", "description", "display_description", "display_name", "host"),
+        *("hostname", "image_ref", "launch_index", "node", "project_id", "tenant_id", "uuid"),
     }
 )
 # Nova knows these; what they look at is the same, or nothing, for every server here.
@@ -47,6 +48,13 @@ _EMPTY_HERE = frozenset(
     {
         *("auto_disk_config", "disk_config", "kernel_id", "locked_by", "ramdisk_id", "root_device_name"),
         "soft_deleted",
+    }
+)
+# Nova names these so as to refuse them: they are in tables of their own.
+_JOINED = frozenset(
+    {
+        *("block_device_mapping", "info_cache", "metadata", "pci_devices", "security_groups", "services"),
+        "system_metadata",
     }
 )
 _EQUAL: dict[str, ColumnElement[Any] | InstrumentedAttribute[Any]] = {
@@ -61,10 +69,12 @@ _EQUAL: dict[str, ColumnElement[Any] | InstrumentedAttribute[Any]] = {
     "uuid": Row.uuid,
 }
 _AT = {"created_at": Row.created_at, "launched_at": Row.launched_at, "terminated_at": Row.deleted_at}
-_REFERENCES = {"flavor": Row.flavor, "image": Row.image}
+_REFERENCES = {"flavor": Row.flavor, "image": Row.image, "image_ref": Row.image}
 _PATTERNS = {
     "name": Row.name,
     "description": Row.description,
+    "display_description": Row.description,
+    "display_name": Row.name,
     "hostname": Row.hostname,
     "ip": Row.ip_v4,
     "ip6": Row.ip_v6,
@@ -82,6 +92,14 @@ _SORT_KEYS: dict[str, str | None] = {
     ),
 }
 _ADMIN_SORT_KEYS = ("host", "node")
+# Keys that Nova takes and leaves alone until 2.74.
+_NO_ORDER = dict.fromkeys(
+    (
+        *("architecture", "cell_name", "cleaned", "default_ephemeral_device", "default_swap_device", "deleted"),
+        *("deleted_at", "disable_terminate", "ephemeral_gb", "ephemeral_key_uuid", "id", "key_data", "launched_on"),
+        *("memory_mb", "os_type", "reservation_id", "root_gb", "shutdown_terminate", "user_data", "vcpus", "vm_mode"),
+    )
+)
 _DEFAULT_SORT: paging.Sort = [("created_at", "desc")]
 
 
@@ -122,8 +140,10 @@ def read(req: falcon.Request, *, all_filters: bool, most: int, on_sqlite: bool) 
     minor = microversion.version_of(req).minor
     params = queries.parameters(req)
     if minor >= 75:
-        for name in params.keys() - _usable(minor, all_filters=True) - _EMPTY_HERE:
+        for name in params.keys() - _usable(minor, all_filters=True) - _EMPTY_HERE - _JOINED:
             raise errors.InvalidError(f"Additional properties are not allowed ({name[:50]!r} was unexpected)")
+    if all_filters and (joined := sorted(params.keys() & _JOINED)):
+        raise errors.InvalidError(f"Invalid filter field: {joined[0]}.")
     usable = _usable(minor, all_filters=all_filters)
     params = {name: values for name, values in params.items() if name in usable}
 
@@ -132,25 +152,28 @@ def read(req: falcon.Request, *, all_filters: bool, most: int, on_sqlite: bool) 
         if pattern := queries.last(params, name):
             conditions.append(_like(column, name, pattern, on_sqlite=on_sqlite))
     if "status" in params:
-        conditions.append(_status(params["status"], all_filters=all_filters))
+        conditions.append(_status(params["status"], minor, all_filters=all_filters))
     deleted = _deleted(params)
-    sort_keys = _SORT_KEYS
-    if not all_filters:
-        sort_keys = {key: column for key, column in _SORT_KEYS.items() if key not in _ADMIN_SORT_KEYS}
-    for name in ("changes-since", "changes-before"):
-        when = queries.moment(params, name)
-        if when is not None:
-            since = name == "changes-since"
-            conditions.append(Row.updated_at >= when if since else Row.updated_at <= when)
+    for key in params.get("sort_key", ()):
+        if key in _ADMIN_SORT_KEYS and not all_filters:
+            raise errors.ForbiddenError(f"Only administrators can sort servers by {key}")
+    conditions += _changed(queries.moment(params, "changes-since"), queries.moment(params, "changes-before"))
     return Filters(
         conditions=conditions,
         all_tenants=_all_tenants(params),
         project_id=queries.last(params, "project_id") or queries.last(params, "tenant_id"),
         deleted=deleted,
-        sort=queries.sort(params, sort_keys, _DEFAULT_SORT),
+        sort=queries.sort(params, _SORT_KEYS if minor >= 75 else {**_NO_ORDER, **_SORT_KEYS}, _DEFAULT_SORT),
         marker=queries.last(params, "marker"),
         limit=queries.limit(params, most) or most,
     )
+
+
+def _changed(since: datetime.datetime | None, before: datetime.datetime | None) -> list[ColumnElement[bool]]:
+    if since is not None and before is not None and since > before:
+        raise errors.InvalidError("The value of changes-since must be less than or equal to changes-before.")
+    bounds = [None if since is None else Row.updated_at >= since, None if before is None else Row.updated_at <= before]
+    return [bound for bound in bounds if bound is not None]
 
 
 def _usable(minor: int, *, all_filters: bool) -> set[str]:
@@ -252,8 +275,10 @@ _COMPUTED: dict[str, Callable[[str, list[str]], ColumnElement[bool]]] = {
 }
 
 
-def _status(values: list[str], *, all_filters: bool) -> ColumnElement[bool]:
+def _status(values: list[str], minor: int, *, all_filters: bool) -> ColumnElement[bool]:
     statuses = [value.upper() for value in values]
+    if minor >= 38 and not states.NOVA_STATUSES.intersection(statuses):
+        raise errors.InvalidError("Invalid status value")
     if not all_filters and "DELETED" in statuses:
         raise errors.ForbiddenError("Only administrators may list deleted instances")
     return or_(*(states.having(status) for status in statuses))

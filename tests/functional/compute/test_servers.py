@@ -212,7 +212,12 @@ def test_lists_are_paged_sorted_and_filtered(api, create):
     assert names(name="er.h.*") == ["other.host"]
     assert len(names(status="ACTIVE")) == 6
     assert names(status="BUILD") == []
-    assert names(status="PAUSED") == names(status="nonsense") == []
+    assert names(status="PAUSED") == []
+    assert api.at("2.37").get(f"{C}/servers?status=nonsense").json()["servers"] == []
+    assert names(display_name="OTHER") == []
+    assert names(display_name="other") == ["other.host"]
+    assert api.at("2.74").get(f"{C}/servers?sort_key=vcpus").ok
+    assert api.user("sorter").get(f"{C}/servers?sort_key=host").status_code == 403
     assert names(host="no-such-host") == []
     assert len(names(**{"changes-since": "2020-01-01T00:00:00Z"})) >= 6
     assert names(**{"changes-since": "2120-01-01T00:00:00Z"}) == []
@@ -227,6 +232,10 @@ def test_lists_are_paged_sorted_and_filtered(api, create):
         {"changes-since": "yesterday"},
         {"deleted": "maybe"},
         {"colour": "red"},
+        {"status": "nonsense"},
+        {"sort_key": "vcpus"},
+        {"metadata": "k"},
+        {"changes-since": "2026-01-02T00:00:00Z", "changes-before": "2026-01-01T00:00:00Z"},
     ):
         response = api.get(f"{C}/servers", params=query)
         assert response.status_code == 400, (query, response.text)
