@@ -192,8 +192,9 @@ def test_a_user_has_a_server_do_what_it_is_told(cloud: Cloud) -> None:
     compute.wait_for_server(server, "ACTIVE", interval=0.2, wait=patience.LIMIT_S)
 
     said = ("--name", "rebuilt", "--description", "anew", "--hostname", "host-2")
-    anew = ("server", "rebuild", "--image", "guest", *said, "--wait", "worker")
-    rebuilt = cloud.json("--os-compute-api-version", "2.90", *anew, cloud=user)
+    at = ("--os-compute-api-version", "2.90")
+    cloud.run(*at, "server", "rebuild", "--image", "guest", *said, "--wait", "worker", cloud=user)
+    rebuilt = cloud.json(*at, "server", "show", "rebuilt", cloud=user)
     assert (rebuilt["description"], rebuilt["OS-EXT-SRV-ATTR:hostname"]) == ("anew", "host-2")
 
     events = cloud.json("server", "event", "list", "rebuilt", cloud=user)
