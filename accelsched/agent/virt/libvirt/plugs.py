@@ -20,16 +20,15 @@ from accelsched.agent.devices.base import Attachment, MdevAttachment, PciAttachm
 from accelsched.agent.virt.base import PlugError, Progress
 from accelsched.agent.virt.libvirt.domain import NAMESPACE, PREFIX, device_mark, hostdev
 
+# libvirt tells a domain's metadata without their namespace, and puts them into it when they are set.
+_PLUGGED = "{*}device[@plug]"
 _ASK_AGAIN_S = 10.0  # a guest that is still booting does not hear it
 _LOOK_AGAIN_S = 0.5
 
 
 def plugs_of(mark: etree._Element) -> dict[str, bool]:
     """Return the accelerators that a domain's mark names, and whether they are attached."""
-    return {
-        str(device.get("plug")): device.get("attached") != "no"
-        for device in mark.iterfind(f"{{{NAMESPACE}}}device[@plug]")
-    }
+    return {str(device.get("plug")): device.get("attached") != "no" for device in mark.iterfind(_PLUGGED)}
 
 
 def attach(domain: Any, plug: str, attachments: Sequence[Attachment]) -> None:
@@ -89,7 +88,7 @@ def _ask(domain: Any, attachment: MdevAttachment | PciAttachment) -> None:
 def _told(domain: Any) -> list[tuple[str, MdevAttachment | PciAttachment]]:
     """Return what a domain's mark says that was plugged in."""
     told: list[tuple[str, MdevAttachment | PciAttachment]] = []
-    for device in _read_mark(domain).iterfind(f"{{{NAMESPACE}}}device[@plug]"):
+    for device in _read_mark(domain).iterfind(_PLUGGED):
         provider, plug = str(device.get("provider")), str(device.get("plug"))
         if device.get("type") == "mdev":
             told.append((plug, MdevAttachment(provider, str(device.get("uuid")))))
@@ -105,10 +104,11 @@ def _read_mark(domain: Any) -> etree._Element:
 def _mark(domain: Any, plug: str, attachments: Sequence[Attachment], *, attached: bool) -> None:
     """Write what was plugged in into a domain's mark, in the place of what it said of the same accelerator."""
     mark = _read_mark(domain)
-    for device in mark.findall(f"{{{NAMESPACE}}}device[@plug='{plug}']"):
+    for device in [device for device in mark.iterfind(_PLUGGED) if device.get("plug") == plug]:
         mark.remove(device)
     for attachment in attachments:
-        mark.append(device_mark(attachment, plug=plug, attached=attached))
+        device = device_mark(attachment, plug=plug, attached=attached)
+        mark.append(etree.Element("device", {str(key): str(value) for key, value in device.items()}))
     flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG
     if domain.isActive():
         flags |= libvirt.VIR_DOMAIN_AFFECT_LIVE
