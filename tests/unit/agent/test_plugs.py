@@ -139,8 +139,8 @@ def test_a_guest_that_does_not_let_go_keeps_it(
 
 def test_what_is_begun_is_not_told_to_be_there_and_what_leaves_is_until_it_is_gone(wanting: Any) -> None:
     def seen(leaves: bool, attached: bool, **server: Any) -> Any:
-        present = PresentServer(SERVER, **{"power": Power.PAUSED, "launch": Launch.THIS_BOOT, **server})
-        present = plan.dataclasses.replace(present, plugs={PLUG: attached})
+        known = {"power": Power.PAUSED, "launch": Launch.THIS_BOOT, "plugs": {PLUG: attached}, **server}
+        present = PresentServer(SERVER, **known)
         (action,) = plan.plan([wanting(leaves)], plan.Present([present]))
         return action
 
