@@ -42,16 +42,12 @@ class PciDriver(base.DeviceDriver):
     def discover(self) -> list[base.Device]:
         """Return the listed functions that can be isolated from the rest of the host, virtual ones at their card."""
         offered, problems, present = self._look()
-        tenures = self._tenures.all()
-        gone = [address for address in tenures if address not in present] if self._specs else []
-        refused = {
-            **{problem.address: f"{problem.reason}; {problem.remedy}" for problem in problems},
-            **{address: f"server {tenures[address].server_uuid} has it, and it is gone" for address in gone},
-        }
+        refused = {problem.address: f"{problem.reason}; {problem.remedy}" for problem in problems}
         for address, reason in refused.items():
             if self._refused.get(address) != reason:
                 LOG.warning("PCI function %s is not offered: %s", address, reason)
         self._refused = refused
+        tenures = self._tenures.all()
         return [self._device(provider, some, tenures, present) for provider, some in offered.items()]
 
     def prepare(self, server_uuid: str, allocation: wire.DeviceAllocation) -> list[base.Attachment]:
