@@ -37,28 +37,15 @@ check_nvme() {
   say "nvme $1 disk=$disk read=$(head -c 16 "/dev/$disk" 2>/dev/null | tr '\0' '\n' | clean)"
 }
 
-seen=" "
-# Say what has come since the last look, and what has gone.
-look() {
-  for d in /sys/bus/pci/devices/*; do
-    address=${d##*/}
-    case $seen in *" $address "*) continue ;; esac
-    seen="$seen$address "
-    id=$(cat "$d/vendor"):$(cat "$d/device"); id=$(echo "$id" | sed 's/0x//g')
-    say "pci $address $id class=$(cat "$d/class")"
-    case $id in
-      1234:11e8) check_edu "$address" "$d" ;;
-      4348:3253) check_mtty "$address" "$d" ;;
-      1b36:0010) check_nvme "$address" "$d" ;;
-    esac
-  done
-  for address in $seen; do
-    [ ! -e "/sys/bus/pci/devices/$address" ] || continue
-    seen="${seen%% $address *} ${seen#* $address }"
-    say "pci $address gone"
-  done
-}
-look
+for d in /sys/bus/pci/devices/*; do
+  address=${d##*/}; id=$(cat "$d/vendor"):$(cat "$d/device"); id=$(echo "$id" | sed 's/0x//g')
+  say "pci $address $id class=$(cat "$d/class")"
+  case $id in
+    1234:11e8) check_edu "$address" "$d" ;;
+    4348:3253) check_mtty "$address" "$d" ;;
+    1b36:0010) check_nvme "$address" "$d" ;;
+  esac
+done
 
 mkdir -p /root /config
 if [ -b /dev/vda ] && mount -t ext2 /dev/vda /root 2>/dev/null; then
@@ -88,4 +75,4 @@ chmod 755 /etc/acpi/PWRF/00000080
 acpid -d >/dev/null 2>&1 &
 say "up $(cut -d' ' -f1 /proc/uptime) s"
 say ready
-while :; do sleep 2; look; done
+while :; do sleep 3600; done
