@@ -22,7 +22,7 @@ import orjson
 
 _HERE = pathlib.Path(__file__).resolve().parent
 # As a script its directory comes first; the tests' support has the peer and the databases.
-sys.path.append(str(_HERE.parent / "tests" / "support"))
+sys.path += [str(_HERE.parent / "tests" / "support"), str(_HERE.parent / "tools")]
 
 from harness import report, rows, servers  # noqa: E402
 from harness.measure import Row, progress  # noqa: E402

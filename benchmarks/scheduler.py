@@ -80,7 +80,8 @@ def _decisions(args: argparse.Namespace) -> dict[str, Any]:
 
 def _durable(args: argparse.Namespace) -> dict[str, Any]:
     # The tests' support has databases and brokers.
-    sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "tests" / "support"))
+    top = pathlib.Path(__file__).resolve().parents[1]
+    sys.path += [str(top / "tests" / "support"), str(top / "tools")]
     from harness import calls
 
     load = round(os.getloadavg()[0], 2)

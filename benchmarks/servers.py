@@ -26,7 +26,7 @@ import sqlalchemy
 
 _HERE = pathlib.Path(__file__).resolve().parent
 # As a script its directory comes first; the tests' support has the databases.
-sys.path.append(str(_HERE.parent / "tests" / "support"))
+sys.path += [str(_HERE.parent / "tests" / "support"), str(_HERE.parent / "tools")]
 
 from harness import servers as harness  # noqa: E402
 

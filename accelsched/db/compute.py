@@ -50,7 +50,9 @@ class Host(Base):
     failed_builds: Mapped[int] = mapped_column(Integer, default=0)  # in a row: a build that succeeds sets it to 0
     created_at: Mapped[moment] = mapped_column(default=utcnow)
     last_seen_at: Mapped[datetime.datetime] = column_property(
-        select(Heartbeat.seen_at).where(Heartbeat.host_id == id).correlate_except(Heartbeat).scalar_subquery()
+        select(Heartbeat.seen_at).where(Heartbeat.host_id == id).correlate_except(Heartbeat).scalar_subquery(),
+        # What is written of a host does not change it, and a host is looked at after its transaction.
+        expire_on_flush=False,
     )
 
 

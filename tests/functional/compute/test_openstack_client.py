@@ -313,7 +313,8 @@ def test_an_fpga_is_programmed_from_glance_before_its_user_has_it_and_scrubbed_a
     (region,) = operator.placement.resource_providers(name="sim-host_pci_0000_3b_00_0")
     kept = f"/resource_providers/{region.id}/inventories"
     patience.wait(lambda: operator.placement.get(kept).json()["inventories"]["FPGA"]["reserved"] == 1)
-    demo.compute.delete_server(failed)
+    cloud.run("server", "delete", "--wait", failed, cloud=user)
+    cloud.run("flavor", "delete", "nlb0")
 
 
 def test_a_user_attaches_an_accelerator_to_a_server_and_detaches_it(cloud: Cloud) -> None:
