@@ -8,6 +8,7 @@ They take a second of processor time, most of what a command costs.
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import multiprocessing
 import os
 import sys
@@ -18,9 +19,10 @@ from pathlib import Path
 import patience
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(
-    ["openstackclient.shell", "openstackclient.compute.v2.server", "openstack.connection"]
-)
+# It looks at every command there is whichever it is to run.
+_entry_points = (entry for each in importlib.metadata.distributions() for entry in each.entry_points)
+_commands = {entry.module for entry in _entry_points if entry.group.startswith("openstack.")}
+_processes.set_forkserver_preload(["openstackclient.shell", "openstack.connection", *sorted(_commands)])
 
 
 @dataclasses.dataclass(frozen=True)
