@@ -176,12 +176,14 @@ def test_an_agent_killed_while_it_removes_a_server_finishes_after_its_restart(
 @pytest.mark.parametrize(
     ("step", "power", "reboot", "state"),
     [
-        ("after destroy", "stopped", None, "stopped"),
-        ("before the order is noted", "stopped", None, "stopped"),
+        *steps([(step, "stopped", None, "stopped") for step in ("after destroy", "before the order is noted")]),
         ("after the save", "suspended", None, "suspended"),
-        ("after destroy", "running", "hard", "active"),
-        ("after start", "running", "hard", "active"),
-        ("before the order is noted", "running", "hard", "active"),
+        *steps(
+            [
+                (step, "running", "hard", "active")
+                for step in ("after destroy", "after start", "before the order is noted")
+            ]
+        ),
     ],
 )
 def test_an_agent_killed_while_it_obeys_has_obeyed_after_its_restart(

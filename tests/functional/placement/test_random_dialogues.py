@@ -21,7 +21,7 @@ from placement_exchange import Answer, Step
 from placement_marathon import compare
 
 # Each is a round of nine dialogues, always the same ones.
-_SEEDS = range(1, 4)
+_SEEDS = range(1, 3)
 _REQUESTS = 30
 
 
