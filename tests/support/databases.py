@@ -7,10 +7,14 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import shutil
 import uuid
 from collections.abc import Iterator
 
 import sqlalchemy
+
+from accelsched.db import migrations
+from accelsched.db.engine import Database
 
 KINDS = ("sqlite", "postgresql", "mariadb")
 
@@ -21,10 +25,11 @@ _ADMIN_URLS = {
 
 
 @contextlib.contextmanager
-def fresh(kind: str, directory: pathlib.Path) -> Iterator[str]:
+def fresh(kind: str, directory: pathlib.Path, template: str | None = None) -> Iterator[str]:
     """Make an empty database and drop it afterwards.
 
     :param directory: where SQLite's file goes
+    :param template: of PostgreSQL: the database that it is a copy of
     :returns: its SQLAlchemy URL
     """
     if kind == "sqlite":
@@ -35,7 +40,8 @@ def fresh(kind: str, directory: pathlib.Path) -> Iterator[str]:
     engine = sqlalchemy.create_engine(admin, isolation_level="AUTOCOMMIT")
     try:
         with engine.connect() as connection:
-            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+            copied = "" if template is None else f" TEMPLATE {template}"
+            connection.exec_driver_sql(f"CREATE DATABASE {name}{copied}")
         try:
             yield admin.set(database=name).render_as_string(hide_password=False)
         finally:
@@ -44,3 +50,57 @@ def fresh(kind: str, directory: pathlib.Path) -> Iterator[str]:
                 connection.exec_driver_sql(f"DROP DATABASE {name}{force}")
     finally:
         engine.dispose()
+
+
+class Templates:
+    """Migrated databases to copy, one of each kind: that is a tenth of the work of migrating."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self._directory = directory
+        self._made = contextlib.ExitStack()
+        self._urls: dict[str, str] = {}
+
+    def close(self) -> None:
+        """Drop them."""
+        self._made.close()
+
+    @contextlib.contextmanager
+    def copy(self, kind: str, directory: pathlib.Path) -> Iterator[Database]:
+        """Make a copy and drop it afterwards.
+
+        :param directory: where SQLite's file goes
+        """
+        template = sqlalchemy.make_url(self._template(kind))
+        with contextlib.ExitStack() as stack:
+            if kind == "postgresql":
+                url = stack.enter_context(fresh(kind, directory, template=str(template.database)))
+            else:
+                url = stack.enter_context(fresh(kind, directory))
+                if kind == "sqlite":
+                    shutil.copyfile(str(template.database), str(sqlalchemy.make_url(url).database))
+                else:
+                    _copy_tables(str(template.database), url)
+            database = Database(url)
+            stack.callback(database.dispose)
+            yield database
+
+    def _template(self, kind: str) -> str:
+        if kind not in self._urls:
+            url = self._made.enter_context(fresh(kind, self._directory))
+            database = Database(url)
+            migrations.upgrade(database)
+            database.dispose()
+            self._urls[kind] = url
+        return self._urls[kind]
+
+
+def _copy_tables(template: str, url: str) -> None:
+    """Copy MariaDB's tables, which has no other way to copy a database."""
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("SET FOREIGN_KEY_CHECKS = 0")
+        for (table,) in connection.exec_driver_sql(f"SHOW TABLES FROM {template}").all():
+            made = connection.exec_driver_sql(f"SHOW CREATE TABLE {template}.{table}").one()[1]
+            connection.execute(sqlalchemy.text(made.replace(":", r"\:")))
+            connection.exec_driver_sql(f"INSERT INTO {table} SELECT * FROM {template}.{table}")
+    engine.dispose()

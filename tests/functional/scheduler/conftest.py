@@ -13,19 +13,22 @@ from puppets import Site
 
 from accelsched import conf as options
 from accelsched import rpc
-from accelsched.db import migrations
 from accelsched.db.engine import Database
 from accelsched.placement.fleet import Fleet
 from accelsched.scheduler.service import Scheduler
 
 
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[databases.Templates]:
+    made = databases.Templates(tmp_path_factory.mktemp("templates"))
+    yield made
+    made.close()
+
+
 @pytest.fixture(params=databases.KINDS)
-def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    with databases.fresh(request.param, tmp_path) as url:
-        database = Database(url)
-        migrations.upgrade(database)
+def db(request: pytest.FixtureRequest, templates: databases.Templates, tmp_path: Path) -> Iterator[Database]:
+    with templates.copy(request.param, tmp_path) as database:
         yield database
-        database.dispose()
 
 
 @pytest.fixture
