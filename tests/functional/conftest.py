@@ -19,6 +19,20 @@ from stack import http
 
 StartService = Callable[..., Service]
 
+# Files that take minutes. They begin first, so that at the end no worker waits long for another's.
+_LONG = (
+    "test_libvirt.py",
+    "test_kill.py",
+    "test_openstack_client.py",
+    "test_processes.py",
+    "test_benchmarks.py",
+    "test_random_dialogues.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in _LONG)
+
 
 @pytest.fixture(scope="session")
 def start_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartService]:
