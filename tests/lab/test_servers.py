@@ -40,8 +40,13 @@ def _device(control_plane: ControlPlane, server: str, resource_class: str) -> st
 
 
 def _console_of_booted_guest(control_plane: ControlPlane, lab_vm: Machine, server: str) -> str:
-    ready = ["grep", "-q", "accelsched-guest: ready", f"/var/lib/accelsched/instances/{server}/console.log"]
-    wait_for(lambda: lab_vm.channel.call(ready).returncode == 0, _GUEST_S, "the guest to have booted", interval=1.0)
+    console = f"/var/lib/accelsched/instances/{server}/console.log"
+    ready = ["grep", "-q", "accelsched-guest: ready", console]
+    try:
+        wait_for(lambda: lab_vm.channel.call(ready).returncode == 0, _GUEST_S, "the guest to have booted", interval=1.0)
+    except TimeoutError as exc:
+        state, said = observe.domains(lab_vm).get(server), lab_vm.channel.check(["tail", "-c", "4000", console])
+        raise AssertionError(f"{exc}; the domain is {state}, its console ends:\n{said}") from exc
     return control_plane.openstack("console", "log", "show", server)
 
 
