@@ -106,6 +106,7 @@ def parse(
     devices.check(conf)
     filter_scheduler.check(conf)
     fpga.check(conf)
+    libvirt.check(conf)
     metrics.check(conf)
     pci.check(conf)
 

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from accelsched import bitstreams, errors, wire
+from accelsched import bitstreams, cpu_topology, errors, wire
 from accelsched.conf.pci import Alias
 from accelsched.placement.candidates import CandidateQuery, RequestGroup
 from accelsched.scheduler import pci as pci_devices
@@ -123,7 +123,7 @@ def build(
 
     :param aliases: of PCI devices, by name
 
-    :raises accelsched.errors.InvalidError: naming the extra spec that is wrong
+    :raises accelsched.errors.InvalidError: naming the extra spec or image property that is wrong
     """
     spec = RequestSpec(
         project_id,
@@ -139,6 +139,7 @@ def build(
     )
     spec.query()
     spec.affinity("")
+    cpu_topology.choose(flavor, spec.image_properties)
     return spec
 
 

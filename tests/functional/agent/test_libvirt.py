@@ -252,6 +252,31 @@ def test_a_server_is_on_the_cpus_and_the_node_that_it_was_given(
         controller.wait_for(lambda: not controller.assigned("node1", uuid))
 
 
+def test_a_guest_has_the_cpu_that_its_host_gives_and_sees_the_sockets_that_its_flavor_asks_for(
+    control_plane: Any, machine_options: Any, hypervisor: Any, assignment_for: Any
+) -> None:
+    """A domain without a disk: its firmware finds nothing to boot, and that is enough."""
+    machine_options.set_override("cpu_mode", "custom", group="libvirt")
+    machine_options.set_override("cpu_model", "qemu64", group="libvirt")
+    machine_options.set_override("cpu_model_extra_flags", ["-svm"], group="libvirt")
+    controller, agent = control_plane(machine_options)
+    server = assignment_for("node1", image=None)
+    specs = {"hw:cpu_sockets": "1", "hw:cpu_threads": "2"}
+    server["flavor"] |= {"vcpus": 4, "ram_mb": 256, "disk_gb": 0, "extra_specs": specs}
+    uuid = server["server_uuid"]
+    controller.assign(server)
+    with agent(machine_options):
+        controller.wait_for(lambda: controller.states(uuid)[-1:] == ["active"])
+        cpu = etree.fromstring(hypervisor.lookupByUUIDString(uuid).XMLDesc()).find("cpu")
+        assert cpu is not None
+        assert (cpu.findtext("model"), cpu.xpath("string(feature[@name='svm']/@policy)")) == ("qemu64", "disable")
+        topology = cpu.find("topology")
+        assert topology is not None
+        assert [topology.get(part) for part in ("sockets", "cores", "threads")] == ["1", "2", "2"]
+        controller.assign({**server, "desired": "deleted"})
+        controller.wait_for(lambda: not controller.assigned("node1", uuid))
+
+
 def test_an_image_of_a_server_has_what_was_on_its_disk_whether_it_runs_or_not(
     control_plane: Any, machine_options: Any, hypervisor: Any, images: Any, guest: guests.Guest, assignment_for: Any
 ) -> None:

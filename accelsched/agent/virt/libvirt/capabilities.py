@@ -1,10 +1,13 @@
 # Copyright accelsched contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What libvirt's capabilities say of the host. Format: https://libvirt.org/formatcaps.html"""
+"""What libvirt's capabilities say of the host, and of what guests can have there.
+
+Formats: https://libvirt.org/formatcaps.html, https://libvirt.org/formatdomaincaps.html
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from lxml import etree
 
@@ -37,3 +40,16 @@ def _node(cell: etree._Element) -> HostNode:
         memory_mb=int(cell.findtext("./memory") or 0) // 1024,
         pages={int(pages.get("size", "0")): int(pages.text or 0) for pages in cell.findall("./pages")},
     )
+
+
+def cpu_models(xml: str, mode: str) -> Collection[str | None]:
+    """Return the models that a guest's CPU of a mode can be of; None alone where they have no names, if it can be had.
+
+    :param xml: as ``virConnectGetDomainCapabilities`` gives it
+    """
+    found = etree.fromstring(xml.encode()).find(f"./cpu/mode[@name='{mode}'][@supported='yes']")
+    if found is None:
+        return ()
+    if mode != "custom":
+        return (None,)
+    return {model.text for model in found.iterfind("./model") if model.get("usable") != "no"}

@@ -7,12 +7,14 @@ https://libvirt.org/formatdomain.html#cpu-tuning, #numa-node-tuning, #memory-bac
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lxml import etree
 
 from accelsched import cpu_sets, wire
+from accelsched.cpu_topology import CpuTopology
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,48 @@ def vcpus(domain: etree._Element, count: int, cpus: Cpus) -> None:
         etree.SubElement(numatune, "memnode", cellid=str(number), mode="strict", nodeset=str(node.host_node))
 
 
-def guest_nodes(cpu: etree._Element, count: int, cpus: Cpus) -> None:
-    """Add the nodes that the guest sees, each a socket of its own where they have as many CPUs each."""
+@dataclass(frozen=True)
+class Model:
+    """The CPU that guests see.
+
+    :ivar mode: libvirt's; None for all that this host's can do, or that can be emulated
+    :ivar name: of mode ``custom``
+    :ivar features: by name, whether the guest is to have it
+    """
+
+    mode: str | None = None
+    name: str | None = None
+    features: Mapping[str, bool] = dataclasses.field(default_factory=dict)
+
+
+EVERYTHING = Model()
+"""Whatever the host has or can emulate."""
+
+
+def model(domain: etree._Element, virt_type: str, model: Model) -> etree._Element:
+    """Add the CPU that the guest sees, and return it."""
+    everything = "host-passthrough" if virt_type == "kvm" else "maximum"
+    cpu = etree.SubElement(domain, "cpu", mode=model.mode or everything)
+    if model.name is not None:
+        cpu.set("match", "exact")
+        etree.SubElement(cpu, "model", fallback="forbid").text = model.name
+    for feature, wanted in model.features.items():
+        etree.SubElement(cpu, "feature", policy="require" if wanted else "disable", name=feature)
+    return cpu
+
+
+def guest_nodes(cpu: etree._Element, count: int, cpus: Cpus, topology: CpuTopology | None) -> None:
+    """Add sockets, cores and threads, and the nodes that the guest sees.
+
+    Where nothing else is asked for, each node is a socket of its own if they have as many CPUs each.
+    """
+    if topology is None and cpus.nodes:
+        sockets = len(cpus.nodes) if len({len(node.cpus) for node in cpus.nodes}) == 1 else 1
+        topology = CpuTopology(sockets, count // sockets, 1)
+    if topology is not None:
+        etree.SubElement(cpu, "topology", {part: str(number) for part, number in topology._asdict().items()})
     if not cpus.nodes:
         return
-    sockets = len(cpus.nodes) if len({len(node.cpus) for node in cpus.nodes}) == 1 else 1
-    etree.SubElement(cpu, "topology", sockets=str(sockets), cores=str(count // sockets), threads="1")
     numa = etree.SubElement(cpu, "numa")
     for number, node in enumerate(cpus.nodes):
         etree.SubElement(

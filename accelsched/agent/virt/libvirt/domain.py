@@ -13,7 +13,8 @@ from lxml import etree
 from accelsched import names
 from accelsched.agent.devices.base import Attachment, MdevAttachment, PciAttachment, SimulatedAttachment
 from accelsched.agent.virt.libvirt import cpus
-from accelsched.agent.virt.libvirt.cpus import NOWHERE, Cpus
+from accelsched.agent.virt.libvirt.cpus import EVERYTHING, NOWHERE, Cpus, Model
+from accelsched.cpu_topology import CpuTopology
 
 NAMESPACE = "urn:accelsched:domain:1.0"
 PREFIX = "accelsched"
@@ -58,6 +59,8 @@ class DomainSpec:
     network: str | None = None  # of libvirt, that it has an interface on
     leaving: Sequence[str] = ()  # accelerators that it has no longer, and whose devices are to be given back
     cpus: Cpus = NOWHERE
+    cpu_topology: CpuTopology | None = None  # None: nothing is asked for
+    cpu_model: Model = EVERYTHING
 
 
 def domain_name(server_uuid: str) -> str:
@@ -78,9 +81,8 @@ def domain_xml(spec: DomainSpec) -> str:
     features = etree.SubElement(domain, "features")
     etree.SubElement(features, "acpi")
     etree.SubElement(features, "apic")
-    # With TCG "maximum" is everything that can be emulated.
-    cpu = etree.SubElement(domain, "cpu", mode="host-passthrough" if spec.virt_type == "kvm" else "maximum")
-    cpus.guest_nodes(cpu, spec.vcpus, spec.cpus)
+    cpu = cpus.model(domain, spec.virt_type, spec.cpu_model)
+    cpus.guest_nodes(cpu, spec.vcpus, spec.cpus, spec.cpu_topology)
     etree.SubElement(domain, "clock", offset="utc")
     _text(domain, "on_poweroff", "destroy")
     _text(domain, "on_reboot", "restart")

@@ -20,16 +20,17 @@ import os_traits
 from lxml import etree
 from oslo_log import log
 
-from accelsched import errors, names, wire
+from accelsched import cpu_topology, errors, names, wire
 from accelsched.agent import files, numa
 from accelsched.agent.devices import base as devices
 from accelsched.agent.images import Image, ImageClient
 from accelsched.agent.virt import base, kvm
 from accelsched.agent.virt.libvirt import backup, capabilities, configdrive, instance, moving, plugs, storage, unused
 from accelsched.agent.virt.libvirt.connection import Connection
-from accelsched.agent.virt.libvirt.cpus import Cpus, GuestNode
+from accelsched.agent.virt.libvirt.cpus import Cpus, GuestNode, Model
 from accelsched.agent.virt.libvirt.domain import DISK_TARGET, NAMESPACE, DirectBoot, DomainSpec, domain_xml
 from accelsched.conf import compute
+from accelsched.conf import libvirt as libvirt_conf
 
 LOG = log.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class LibvirtDriver(base.VirtDriver):
         self._cache = storage.ImageCache(
             self._instances / "_base", ImageClient(conf), max_bytes=conf.glance.max_image_bytes
         )
+        self._cpu_model = Model(conf.libvirt.cpu_mode, conf.libvirt.cpu_model, libvirt_conf.cpu_features(conf))
         self._tidy_due = 0.0  # of the monotonic clock
         self._virt_type: str | None = None
         self._probe_lock = threading.Lock()
@@ -85,6 +87,7 @@ class LibvirtDriver(base.VirtDriver):
         """Ask libvirt what it runs."""
         version = self._ask(lambda connection: connection.getVersion(), "tell its version")
         self._check_network()
+        self._check_cpu_model()
         return {
             "type": "QEMU",
             "version": int(version),
@@ -104,6 +107,23 @@ class LibvirtDriver(base.VirtDriver):
         network = self._ask(lambda connection: connection.networkLookupByName(name), "find [libvirt] network")
         if not network.isActive():
             raise errors.UnavailableError(f"[libvirt] network: {name} is not active: virsh net-start {name}")
+
+    def _check_cpu_model(self) -> None:
+        """Find that guests can have the CPU that they are to have.
+
+        :raises accelsched.errors.UnavailableError: when they cannot; no server could be started
+        """
+        mode = self._cpu_model.mode
+        if mode is None:
+            return
+        where = (None, platform.machine(), "q35", self.virt_type)
+        xml = self._ask(lambda connection: connection.getDomainCapabilities(*where), "tell CPU models")
+        if self._cpu_model.name not in capabilities.cpu_models(xml, mode):
+            what = "cpu_mode" if self._cpu_model.name is None else "cpu_model"
+            raise errors.UnavailableError(
+                f"[libvirt] {what}: {self._cpu_model.name or mode} is not to be had on this host with "
+                f"{self.virt_type}: virsh domcapabilities --virttype {self.virt_type}"
+            )
 
     def capacity(self) -> base.Capacity:
         """Return the CPUs this process may use, the host's memory, and the disk that holds the servers' files."""
@@ -204,6 +224,10 @@ class LibvirtDriver(base.VirtDriver):
             network=self._network(assignment),
             leaving=base.leaving_plugs(assignment),
             cpus=self._cpus(assignment),
+            cpu_topology=cpu_topology.choose(
+                assignment["flavor"], assignment["image"]["properties"] if assignment["image"] else {}
+            ),
+            cpu_model=self._cpu_model,
         )
         self._start(domain_xml(spec))
         files_.mark_launched()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from accelsched.agent import numa
-from accelsched.agent.virt.libvirt.capabilities import numa_nodes
+from accelsched.agent.virt.libvirt.capabilities import cpu_models, numa_nodes
 from accelsched.agent.virt.libvirt.cpus import GuestNode
 
 # As libvirt 9 tells of two sockets with two cores of two threads each; CPU 7 is offline.
@@ -71,3 +71,23 @@ def test_ordinary_pages_are_no_huge_ones() -> None:
     placed = {"node": 0, "shared_cpus": [0, 1], "pins": {}, "memory_mb": 512}
     assert GuestNode.of({**placed, "page_kb": 4}, here).huge_page_kb is None  # type: ignore[typeddict-item]
     assert GuestNode.of({**placed, "page_kb": 2048}, here).huge_page_kb == 2048  # type: ignore[typeddict-item]
+
+
+# As libvirt 9 tells of a host without KVM.
+DOMAIN_CAPABILITIES = """
+<domainCapabilities><cpu>
+  <mode name='host-passthrough' supported='no'/>
+  <mode name='maximum' supported='yes'/>
+  <mode name='host-model' supported='yes'><model fallback='forbid'>EPYC</model></mode>
+  <mode name='custom' supported='yes'>
+    <model usable='yes' vendor='unknown'>qemu64</model>
+    <model usable='no' vendor='AMD'>EPYC</model>
+  </mode>
+</cpu></domainCapabilities>
+"""
+
+
+def test_a_cpu_that_guests_cannot_have_is_not_among_its_modes_models() -> None:
+    modes = ("host-passthrough", "maximum", "host-model", "custom")
+    had = {mode: set(cpu_models(DOMAIN_CAPABILITIES, mode)) for mode in modes}
+    assert had == {"host-passthrough": set(), "maximum": {None}, "host-model": {None}, "custom": {"qemu64"}}

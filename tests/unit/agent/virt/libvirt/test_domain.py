@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from accelsched.agent.devices.base import MdevAttachment, PciAttachment, SimulatedAttachment
-from accelsched.agent.virt.libvirt.cpus import Cpus, GuestNode
+from accelsched.agent.virt.libvirt.cpus import Cpus, GuestNode, Model
 from accelsched.agent.virt.libvirt.domain import NAMESPACE, DirectBoot, DomainSpec, domain_xml
+from accelsched.cpu_topology import CpuTopology
 
 GOLDEN = Path(__file__).parent / "golden"
 SCHEMA = "/usr/share/libvirt/schemas/domain.rng"
@@ -72,6 +73,12 @@ SPECS = {
                 GuestNode(0, (), frozenset({0, 1}), {2: 3, 3: 4}, 256, None),
             )
         ),
+    ),
+    "cpu": dataclasses.replace(
+        PLAIN,
+        vcpus=4,
+        cpu_topology=CpuTopology(1, 2, 2),
+        cpu_model=Model("custom", "EPYC", {"pcid": True, "svm": False}),
     ),
     "network": dataclasses.replace(PLAIN, network="default"),
     "shared_cpus": dataclasses.replace(PLAIN, cpus=Cpus(float_on=frozenset({0, 1, 2, 8}))),
