@@ -33,6 +33,9 @@ DEVICE_DISABLED = "CUSTOM_ACCELSCHED_DEVICE_DISABLED"
 DEVICE_LOST = "CUSTOM_ACCELSCHED_DEVICE_LOST"
 """Trait of devices that are allocated and that their agent does not see any more."""
 
+DEVICE_UNHEALTHY = "CUSTOM_ACCELSCHED_DEVICE_UNHEALTHY"
+"""Trait of devices that their agent sees, and that something is wrong with: they do not answer."""
+
 RPC_1_1 = "CUSTOM_ACCELSCHED_RPC_1_1"
 """Trait of hosts whose agent understands at least version 1.1 of :mod:`accelsched.wire`."""
 

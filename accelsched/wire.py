@@ -43,6 +43,8 @@ class ProviderReport(TypedDict):
     traits: list[str]
     # How its classes share it: {"type": "one_type" | "budget" | "slices", ...}, as PUT /v1/.../capacity_rule takes it.
     capacity_rule: NotRequired[dict[str, Any]]
+    # What is wrong with the device, as the end of a sentence about it: "does not answer". The rest is as it was before.
+    fault: NotRequired[str]
 
 
 class HypervisorReport(TypedDict):

@@ -51,6 +51,8 @@ def _device(node_uuid: str, device: Device) -> wire.ProviderReport:
     }
     if device.capacity_rule is not None:
         report["capacity_rule"] = dict(device.capacity_rule)
+    if device.fault is not None:
+        report["fault"] = device.fault
     return report
 
 

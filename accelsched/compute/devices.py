@@ -1,6 +1,9 @@
 # Copyright accelsched contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Devices of hosts, for those who look after them; and what is told to servers whose devices are lost or back."""
+"""Devices of hosts, for those who look after them; and what their servers are told of devices' faults.
+
+What is wrong with its devices a host's row says. A server has the faults of those that it has just now.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,28 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from accelsched import errors
+from accelsched import errors, wire
 from accelsched.db import instance_actions
-from accelsched.db.compute import Host, Server
+from accelsched.db.base import utcnow
+from accelsched.db.compute import Host, Server, as_iso
 from accelsched.placement import device_status
 from accelsched.placement.device_status import Device, Status
 
 _EVENT = "compute_device_health"
+
+Faults = dict[str, dict[str, str]]
+"""Of devices by uuid: ``reason``, the end of a sentence about it, and ``since``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """What is wrong with a device of a server."""
+
+    provider_uuid: str
+    provider_name: str
+    resources: Mapping[str, int]  # of it, that the server has
+    reason: str  # the end of a sentence about it
+    since: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +44,7 @@ class HostDevice:
 
     host: str
     device: Device
+    fault: str | None  # what is wrong with it
 
 
 def page(
@@ -72,7 +91,7 @@ def disable(session: Session, device_uuid: str) -> HostDevice:
 
     :raises accelsched.errors.NotFoundError: there is none
     """
-    device_status.disable(session, device_uuid)
+    device_status.disable(session, device_uuid, _reported(session, device_uuid))
     return get(session, device_uuid)
 
 
@@ -81,23 +100,52 @@ def enable(session: Session, device_uuid: str) -> HostDevice:
 
     :raises accelsched.errors.NotFoundError: there is none
     """
-    # The host first, as reports lock it before its providers.
-    device = device_status.get(session, device_uuid)
-    reported = session.scalar(select(Host.reported).where(Host.node_uuid == device.root_uuid).with_for_update())
-    device_status.enable(session, device_uuid, (reported or {}).get(device_uuid))
+    device_status.enable(session, device_uuid, _reported(session, device_uuid))
     return get(session, device_uuid)
 
 
-def tell_servers(session: Session, host: str, told: Mapping[str, str | None]) -> None:
-    """Write down, among the actions of servers, that devices they have are lost, or back.
+def _reported(session: Session, device_uuid: str) -> wire.ProviderReport | None:
+    """Return what its agent said last of a device, its host locked: as reports do, before its providers."""
+    device = device_status.get(session, device_uuid)
+    reported = session.scalar(select(Host.reported).where(Host.node_uuid == device.root_uuid).with_for_update())
+    return (reported or {}).get(device_uuid)
 
-    :param told: by the device's uuid, what is wrong with it; None when it is back
+
+def note_faults(session: Session, host: Host, reasons: Mapping[str, str]) -> None:
+    """Keep what is wrong with a host's devices, and write among the actions of their servers what is new of it.
+
+    :param reasons: all that is wrong now, by the device's uuid
     """
+    before: Faults = host.device_faults or {}
+    now = as_iso(utcnow())
+    host.device_faults = {
+        uuid_: before[uuid_] if before.get(uuid_, {}).get("reason") == reason else {"reason": reason, "since": now}
+        for uuid_, reason in reasons.items()
+    } or None
+    new = {uuid_: reason for uuid_, reason in reasons.items() if (host.device_faults or {})[uuid_] != before.get(uuid_)}
+    _tell_servers(session, host.name, {**dict.fromkeys(before.keys() - reasons.keys()), **new})
+
+
+def faults_of(server: Server, host: Host | None) -> list[Fault]:
+    """Return what is wrong with the devices that a server has where it is."""
+    known: Faults = (host.device_faults if host else None) or {}
+    return [
+        Fault(held["provider_uuid"], held["provider_name"], held["resources"], **known[held["provider_uuid"]])
+        for held in server.devices
+        if held["provider_uuid"] in known
+    ]
+
+
+def _tell_servers(session: Session, host: str, told: Mapping[str, str | None]) -> None:
     if not told:
         return
     for server in session.scalars(select(Server).where(Server.host == host, Server.deleted_at.is_(None))):
-        for provider in sorted({held["provider_uuid"] for held in server.devices} & told.keys()):
-            fault = told[provider]
+        named = {held["provider_uuid"]: held["provider_name"] for held in server.devices}
+        for provider in sorted(named.keys() & told.keys()):
+            reason = told[provider]
+            fault: wire.Fault | None = (
+                None if reason is None else {"message": f"{named[provider]} {reason}", "details": ""}
+            )
             origin = instance_actions.Origin(f"req-{uuid.uuid4()}", server.project_id, server.user_id)
             action = "device-back" if fault is None else "device-lost"
             instance_actions.begin(session, [server.id], action, origin, event=_EVENT, host=host)
@@ -106,12 +154,16 @@ def tell_servers(session: Session, host: str, told: Mapping[str, str | None]) ->
                 [server.id],
                 action=action,
                 host=host,
-                fault=None if fault is None else {"message": fault, "details": ""},
+                fault=fault,
             )
 
 
 def _with_hosts(session: Session, devices: Sequence[Device]) -> list[HostDevice]:
     roots = {device.root_uuid for device in devices}
-    of_roots = select(Host.node_uuid, Host.name).where(Host.node_uuid.in_(roots))
-    hosts = dict(session.execute(of_roots).all())
-    return [HostDevice(hosts.get(device.root_uuid, ""), device) for device in devices]
+    rows = session.execute(select(Host.node_uuid, Host.name, Host.device_faults).where(Host.node_uuid.in_(roots)))
+    hosts = {root: (name, faults or {}) for root, name, faults in rows}
+    found = []
+    for device in devices:
+        name, faults = hosts.get(device.root_uuid, ("", {}))
+        found.append(HostDevice(name, device, faults.get(device.uuid, {}).get("reason")))
+    return found

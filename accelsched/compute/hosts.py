@@ -59,8 +59,7 @@ def report(session: Session, told: wire.HostReport, control_plane: str | None = 
     if providers and understands(version, "1.1"):
         root, *others = providers
         providers = [{**root, "traits": [*root["traits"], names.RPC_1_1]}, *others]
-    health = trees.apply(session, providers, host.reported, told.get("numa"))
-    devices.tell_servers(session, told["host"], health)
+    devices.note_faults(session, host, trees.apply(session, providers, host.reported, told.get("numa")))
     host.agent = told["agent"]
     host.rpc_version = version
     host.simulated = told["simulated"]

@@ -44,6 +44,7 @@ class Host(Base):
     report_digest: Mapped[str] = mapped_column(String(64))  # of the last report that was taken
     reported: Mapped[dict[str, Any]] = mapped_column(JSON)  # its providers: what the agent owns and may take back
     heard: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # compute.hearing.Heard, of reports
+    device_faults: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # compute.devices.Faults
     disabled: Mapped[bool] = mapped_column(Boolean, default=False)
     disabled_reason: Mapped[str | None] = mapped_column(String(255))
     forced_down: Mapped[bool] = mapped_column(Boolean, default=False)

@@ -56,6 +56,8 @@ class Inventory(Base):
 
     ``used`` is the sum of its allocations; ``ceiling`` the most that may be used just now under the provider's capacity
     rule, null when no rule is about this class. Both are kept in the transaction that changes what they depend on.
+    ``operator_reserved`` is what an operator had reserved of a device before it was closed, see
+    ``placement.device_status``.
     """
 
     __tablename__ = "inventories"
@@ -71,6 +73,7 @@ class Inventory(Base):
     allocation_ratio: Mapped[float] = mapped_column(Double, default=1.0)
     used: Mapped[int] = mapped_column(BigInteger, default=0)
     ceiling: Mapped[int | None] = mapped_column(BigInteger)
+    operator_reserved: Mapped[int | None] = mapped_column(BigInteger)
     updated_at: Mapped[moment] = mapped_column(default=utcnow)
 
 

@@ -79,8 +79,8 @@ class ListAccelerators(command.Lister):
         """Ask the service."""
         manager: Any = self.app.client_manager
         told = manager.accelsched.get(_path(manager, parsed_args.server)).json()["accelerators"]
-        rows = [{**_row(one), "Provider": one["provider_uuid"]} for one in told]
-        return ("ID", "State", "Resources", "Provider"), (tuple(row.values()) for row in rows)
+        rows = [{**_row(one), "Provider": one["provider_uuid"], "Fault": one.get("fault") or ""} for one in told]
+        return ("ID", "State", "Resources", "Provider", "Fault"), (tuple(row.values()) for row in rows)
 
 
 def request_of(parsed_args: argparse.Namespace) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from osc_lib import exceptions
 from osc_lib.command import command
 
-_COLUMNS = ("UUID", "Name", "Host", "Status", "Used", "Servers")
+_COLUMNS = ("UUID", "Name", "Host", "Status", "Used", "Servers", "Fault")
 
 
 class ListDevices(command.Lister):
@@ -22,7 +22,9 @@ class ListDevices(command.Lister):
         """Return the command's parser."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument("--host", metavar="<host>", help="Only those of one host")
-        parser.add_argument("--status", choices=["enabled", "disabled", "lost"], help="Only those of one status")
+        parser.add_argument(
+            "--status", choices=["enabled", "disabled", "unhealthy", "lost"], help="Only those of one status"
+        )
         parser.epilog = "Example: openstack accel device list --status lost"
         return parser
 
@@ -104,6 +106,7 @@ def row(device: Mapping[str, Any]) -> Sequence[str]:
         device["status"],
         ", ".join(used),
         ", ".join(device["consumers"]),
+        device.get("fault") or "",
     )
 
 

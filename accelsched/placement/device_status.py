@@ -1,18 +1,20 @@
 # Copyright accelsched contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Devices that take nothing new: disabled by an operator, or lost: allocated, and not seen by their agent any more.
+"""Devices that take nothing new: *closed*.
 
-Both are traits of the device's provider, so that any client of Placement sees why all of its inventory is reserved.
+They are disabled by an operator; unhealthy, as their agent says; or lost: allocated, and not seen by their agent any
+more. Each is a trait of the device's provider, so that any client of Placement sees why all of it is reserved.
+What an operator had reserved before is kept (``Inventory.operator_reserved``), for the day that it is opened again.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import Row, delete, func, insert, select
 from sqlalchemy.orm import Session, aliased
 
 from accelsched import errors, names, wire
@@ -28,9 +30,14 @@ from accelsched.db.placement import (
     Trait,
 )
 
-Status = Literal["enabled", "disabled", "lost"]
+Status = Literal["enabled", "disabled", "unhealthy", "lost"]
 
-_TRAITS: Mapping[str, Status] = {names.DEVICE_DISABLED: "disabled", names.DEVICE_LOST: "lost"}
+# What is to be said first comes first.
+_TRAITS: Mapping[str, Status] = {
+    names.DEVICE_LOST: "lost",
+    names.DEVICE_UNHEALTHY: "unhealthy",
+    names.DEVICE_DISABLED: "disabled",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,15 +57,14 @@ class Device:
     uuid: str
     name: str
     root_uuid: str  # of its host's provider
-    disabled: bool
-    lost: bool
+    marks: frozenset[Status]
     inventories: Mapping[str, Stock]  # by class
     consumers: tuple[str, ...]  # uuids, sorted
 
     @property
     def status(self) -> Status:
         """What is to be said of it first."""
-        return "lost" if self.lost else "disabled" if self.disabled else "enabled"
+        return _first(self.marks)
 
 
 def page(
@@ -74,7 +80,7 @@ def page(
 
     :param session: a snapshot, or the parts may not fit together
     :param root_uuid: only those of one host
-    :param status: only those that are disabled, lost, or neither
+    :param status: only those of which this is to be said first
     :param uuid: only this one
     :param after: only those with a greater id
     """
@@ -91,14 +97,12 @@ def page(
     if uuid is not None:
         query = query.where(ResourceProvider.uuid == uuid)
     marked = select(ProviderTrait.provider_id).join(Trait, Trait.id == ProviderTrait.trait_id)
-    lost = marked.where(Trait.name == names.DEVICE_LOST)
-    if status == "lost":
-        query = query.where(ResourceProvider.id.in_(lost))
-    elif status == "disabled":
-        disabled = marked.where(Trait.name == names.DEVICE_DISABLED)
-        query = query.where(ResourceProvider.id.in_(disabled), ResourceProvider.id.not_in(lost))
-    elif status == "enabled":
-        query = query.where(ResourceProvider.id.not_in(marked.where(Trait.name.in_(_TRAITS))))
+    for name, meaning in _TRAITS.items() if status is not None else ():
+        having = marked.where(Trait.name == name)
+        if meaning == status:
+            query = query.where(ResourceProvider.id.in_(having))
+            break
+        query = query.where(ResourceProvider.id.not_in(having))
     rows = session.execute(query).all()
     ids = [row[0] for row in rows]
     marks = marks_of(session, ids)
@@ -123,8 +127,7 @@ def page(
             uuid_,
             name,
             root_,
-            "disabled" in marks[id_],
-            "lost" in marks[id_],
+            frozenset(marks[id_]),
             stocks[id_],
             tuple(sorted(consumers[id_])),
         )
@@ -144,7 +147,7 @@ def get(session: Session, uuid: str) -> Device:
 
 
 def counts(session: Session) -> Mapping[str, int]:
-    """Return how many devices are enabled, disabled and lost."""
+    """Return how many devices there are of each status."""
     every = session.scalar(
         select(func.count()).select_from(ResourceProvider).where(ResourceProvider.parent_id.is_not(None))
     )
@@ -155,23 +158,30 @@ def counts(session: Session) -> Mapping[str, int]:
         .where(Trait.name.in_(_TRAITS))
     ):
         marks[id_].add(_TRAITS[name])
-    lost = sum("lost" in marks_ for marks_ in marks.values())
-    return {"enabled": (every or 0) - len(marks), "disabled": len(marks) - lost, "lost": lost}
+    found = Counter(map(_first, marks.values()))
+    return {"enabled": (every or 0) - len(marks), **{status: found[status] for status in _TRAITS.values()}}
 
 
-def disable(session: Session, uuid: str) -> None:
+def _first(marks: Collection[Status]) -> Status:
+    return next((status for status in _TRAITS.values() if status in marks), "enabled")
+
+
+def disable(session: Session, uuid: str, told: wire.ProviderReport | None) -> None:
     """Let nothing new onto a device; what is there stays.
 
+    :param told: what its agent reported last of it; None when it does not see it
     :raises accelsched.errors.NotFoundError: there is none
     """
     provider = _lock(session, uuid)
+    is_closed = bool(marks_of(session, [provider.id])[provider.id])
     if mark(session, provider, names.DEVICE_DISABLED, present=True):
-        reserve(session, provider)
+        if not is_closed:
+            close(session, provider, told)
         _changed(session, provider)
 
 
 def enable(session: Session, uuid: str, told: wire.ProviderReport | None) -> None:
-    """Let a device take again what its agent says that it has. One that is lost stays closed until it is back.
+    """Let a device take again what its agent says that it has. One that has a fault stays closed as long as that.
 
     :param told: what its agent reported last of it; None when it does not see it
     :raises accelsched.errors.NotFoundError: there is none
@@ -179,15 +189,8 @@ def enable(session: Session, uuid: str, told: wire.ProviderReport | None) -> Non
     provider = _lock(session, uuid)
     if not mark(session, provider, names.DEVICE_DISABLED, present=False):
         return
-    inventories = {} if told is None else told["inventories"]
-    for row, name in session.execute(
-        select(Inventory, ResourceClass.name)
-        .join(ResourceClass, ResourceClass.id == Inventory.class_id)
-        .where(Inventory.provider_id == provider.id)
-    ):
-        if name in inventories:  # what its agent does not offer any more stays reserved
-            row.reserved = min(inventories[name]["reserved"], row.total)
-            row.updated_at = utcnow()
+    if told is not None and not marks_of(session, [provider.id])[provider.id]:
+        reopen(session, provider, told)
     _changed(session, provider)
 
 
@@ -206,7 +209,7 @@ def lost(session: Session, root_uuid: str) -> set[str]:
 
 
 def marks_of(session: Session, provider_ids: Iterable[int]) -> dict[int, set[Status]]:
-    """Return what providers are marked as: disabled, lost, both or nothing."""
+    """Return what providers are marked as."""
     marks: dict[int, set[Status]] = defaultdict(set)
     for id_, name in session.execute(
         select(ProviderTrait.provider_id, Trait.name)
@@ -244,19 +247,55 @@ def mark(session: Session, provider: ResourceProvider, name: str, *, present: bo
     return True
 
 
+def close(session: Session, provider: ResourceProvider, told: wire.ProviderReport | None) -> None:
+    """Reserve all that a locked provider has, and keep in mind what of it an operator had reserved.
+
+    :param told: what its agent reported last of it; what else is reserved is an operator's doing
+    """
+    offered = {} if told is None else told["inventories"]
+    for row, name in _stock(session, provider):
+        is_agents = name in offered and offered[name]["reserved"] == row.reserved
+        row.operator_reserved = None if is_agents else row.reserved
+        row.reserved = row.total
+        row.updated_at = utcnow()
+    session.flush()
+
+
 def reserve(session: Session, provider: ResourceProvider) -> bool:
-    """Reserve all that a locked provider has.
+    """Reserve all that a locked provider has, which is closed already.
 
     :returns: whether that changed anything
     """
     changed = False
-    for row in session.scalars(select(Inventory).where(Inventory.provider_id == provider.id)):
+    for row, _ in _stock(session, provider):
         if row.reserved != row.total:
+            row.operator_reserved = row.reserved
             row.reserved = row.total
             row.updated_at = utcnow()
             changed = True
     session.flush()
     return changed
+
+
+def reopen(session: Session, provider: ResourceProvider, told: wire.ProviderReport) -> None:
+    """Have a locked provider reserve what its agent says, or what an operator said instead before it was closed."""
+    for row, name in _stock(session, provider):
+        if name not in told["inventories"]:
+            continue  # what its agent does not offer any more stays reserved
+        if row.reserved == row.total:  # else an operator has said otherwise meanwhile
+            mine = row.operator_reserved
+            row.reserved = min(told["inventories"][name]["reserved"] if mine is None else mine, row.total)
+        row.operator_reserved = None
+        row.updated_at = utcnow()
+    session.flush()
+
+
+def _stock(session: Session, provider: ResourceProvider) -> Sequence[Row[Inventory, str]]:
+    return session.execute(
+        select(Inventory, ResourceClass.name)
+        .join(ResourceClass, ResourceClass.id == Inventory.class_id)
+        .where(Inventory.provider_id == provider.id)
+    ).all()
 
 
 def _lock(session: Session, uuid: str) -> ResourceProvider:

@@ -5,11 +5,13 @@
 The agent owns what it reported and nothing else. A trait, an aggregate or a ratio that an operator set by hand stays;
 what the agent reported before and does not report now goes. What is still allocated is not removed but reserved, so
 that nothing new lands on a device that disappeared; the device is marked as lost until it is back, or held by nobody.
+All of a device that its agent says has a fault is reserved too, and the device marked as unhealthy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from sqlalchemy import delete, insert, select
@@ -41,13 +43,13 @@ def apply(
     reports: Sequence[wire.ProviderReport],
     before: Reported,
     numa: wire.NumaTopology | None = None,
-) -> dict[str, str | None]:
+) -> dict[str, str]:
     """Make the resource database say what the agent says.
 
     :param reports: the whole tree, parents before children, the root first
     :param before: what the same agent reported last
     :param numa: the host's NUMA nodes, None where it has not told any
-    :returns: of devices in use, by uuid: what is wrong with one since this report, or None when nothing is any more
+    :returns: what is wrong with devices now, by uuid: the end of a sentence about one
     :raises accelsched.errors.ConflictError: when a provider of that name, or in another tree, is already there
     :raises accelsched.errors.InvalidError: when the report does not make one tree
     """
@@ -56,22 +58,23 @@ def apply(
     lost = device_status.lost(session, uuids[0]) if before else set()
     providers = _providers(session, [*uuids, *before, *lost])
     marks = device_status.marks_of(session, [provider.id for provider in providers.values()])
-    health: dict[str, str | None] = {}
+    used = _used(session, [provider.id for provider in providers.values()])
+    faults: dict[str, str] = {}
     class_ids = _ensure(session, ResourceClass, {name for report in reports for name in report["inventories"]})
     trait_ids = _ensure(session, Trait, {name for report in reports for name in report["traits"]})
     for report in reports:
         provider = _put_provider(session, report, providers)
         earlier = before.get(report["uuid"])
-        changed = _put_inventories(session, provider, report, earlier, class_ids)
+        was = marks[provider.id]
+        changed = _put_inventories(session, provider, report, earlier, class_ids, closed=bool(was))
         changed |= _put_rule(session, provider, report, earlier)
         changed |= _put_traits(session, provider, report, earlier, trait_ids)
-        if earlier is not None and earlier["inventories"] != report["inventories"]:
-            health |= _shortfall(session, provider, report, earlier)
-        if "lost" in marks[provider.id]:
-            health[provider.uuid] = None
-            changed |= device_status.mark(session, provider, names.DEVICE_LOST, present=False)
-        if "disabled" in marks[provider.id]:
-            changed |= device_status.reserve(session, provider)
+        if "fault" in report:
+            faults[provider.uuid] = report["fault"]
+        elif report["parent"] is not None and (short := _shortfall(report, used[provider.id])):  # hosts are oversold
+            faults[provider.uuid] = short
+        if was or "fault" in report:
+            changed |= _put_status(session, provider, report, was)
         if report["parent"] is None:
             changed |= numa_store.report(session, provider.id, numa)
         if changed:
@@ -83,11 +86,14 @@ def apply(
         if uuid not in providers:
             continue
         provider = providers[uuid]
-        held = _retire(session, provider, keep="disabled" in marks[provider.id])
-        if held and "lost" not in marks[provider.id]:
+        was = marks[provider.id]
+        if not was:
+            device_status.close(session, provider, before.get(uuid))
+        if _retire(session, provider, keep="disabled" in was):
             device_status.mark(session, provider, names.DEVICE_LOST, present=True)
-            health[uuid] = f"{provider.name} is gone from its host"
-    return health
+            device_status.mark(session, provider, names.DEVICE_UNHEALTHY, present=False)
+            faults[uuid] = "is gone from its host"
+    return faults
 
 
 def remove(session: Session, before: Reported) -> None:
@@ -197,6 +203,8 @@ def _put_inventories(
     report: wire.ProviderReport,
     before: wire.ProviderReport | None,
     class_ids: Mapping[str, int],
+    *,
+    closed: bool,
 ) -> bool:
     rows = {row.class_id: row for row in session.scalars(select(Inventory).where(Inventory.provider_id == provider.id))}
     earlier = before["inventories"] if before else {}
@@ -204,16 +212,22 @@ def _put_inventories(
     for name, inventory in report["inventories"].items():
         row = rows.get(class_ids[name])
         if row is None:
-            session.add(Inventory(provider_id=provider.id, class_id=class_ids[name], **inventory))
+            amounts = {**inventory, "reserved": inventory["total"]} if closed else inventory
+            session.add(Inventory(provider_id=provider.id, class_id=class_ids[name], **amounts))
             changed = True
             continue
         # Only what the agent changed since its last report: the rest may be an operator's own setting.
         then = cast("Mapping[str, Any]", earlier.get(name, {}))
+        all_reserved = row.reserved == row.total
         for field, value in inventory.items():
+            if field == "reserved" and closed:
+                continue
             if then.get(field) != value and getattr(row, field) != value:
                 setattr(row, field, value)
                 row.updated_at = utcnow()
                 changed = True
+        if closed and all_reserved:
+            row.reserved = row.total
     dropped = earlier.keys() - report["inventories"].keys()
     if dropped:
         for class_id in session.scalars(select(ResourceClass.id).where(ResourceClass.name.in_(dropped))):
@@ -266,27 +280,42 @@ def _put_traits(
     return bool(add or gone)
 
 
-def _shortfall(
-    session: Session, provider: ResourceProvider, report: wire.ProviderReport, before: wire.ProviderReport
-) -> dict[str, str | None]:
-    """Return whether a provider has come to have less than is in use of it, or has enough again."""
-    used = dict(
-        session.execute(
-            select(ResourceClass.name, Inventory.used)
-            .join(ResourceClass, ResourceClass.id == Inventory.class_id)
-            .where(Inventory.provider_id == provider.id, Inventory.used > 0)
-        ).all()
-    )
+def _put_status(
+    session: Session, provider: ResourceProvider, report: wire.ProviderReport, was: Collection[device_status.Status]
+) -> bool:
+    """Close a device that has a fault; open one that has none, or is back, unless it is disabled."""
+    changed = False
+    if "lost" in was:
+        changed |= device_status.mark(session, provider, names.DEVICE_LOST, present=False)
+    if ("unhealthy" in was) != ("fault" in report):
+        changed |= device_status.mark(session, provider, names.DEVICE_UNHEALTHY, present="fault" in report)
+    if "fault" not in report and "disabled" not in was:
+        device_status.reopen(session, provider, report)
+    elif was:
+        changed |= device_status.reserve(session, provider)
+    else:
+        device_status.close(session, provider, report)
+    return changed
 
-    def short(told: wire.ProviderReport) -> dict[str, int]:
-        totals = {name: told["inventories"][name]["total"] if name in told["inventories"] else 0 for name in used}
-        return {name: total for name, total in totals.items() if total < used[name]}
 
-    now = short(report)
-    if now.keys() - short(before).keys():
-        told = ", ".join(f"{total} {name}, of which {used[name]} are in use" for name, total in sorted(now.items()))
-        return {provider.uuid: f"{provider.name} has {told}"}
-    return {provider.uuid: None} if short(before) and not now else {}
+def _used(session: Session, provider_ids: Iterable[int]) -> defaultdict[int, dict[str, int]]:
+    """Return what is in use of providers, by class."""
+    used: defaultdict[int, dict[str, int]] = defaultdict(dict)
+    for provider_id, name, amount in session.execute(
+        select(Inventory.provider_id, ResourceClass.name, Inventory.used)
+        .join(ResourceClass, ResourceClass.id == Inventory.class_id)
+        .where(Inventory.provider_id.in_(list(provider_ids)), Inventory.used > 0)
+    ):
+        used[provider_id][name] = amount
+    return used
+
+
+def _shortfall(report: wire.ProviderReport, used: Mapping[str, int]) -> str | None:
+    """Return what a device has less of than is in use of it; None when it has enough."""
+    totals = {name: report["inventories"][name]["total"] if name in report["inventories"] else 0 for name in used}
+    short = {name: total for name, total in sorted(totals.items()) if total < used[name]}
+    told = ", ".join(f"{total} {name}, of which {used[name]} are in use" for name, total in short.items())
+    return f"has {told}" if told else None
 
 
 def _retire(session: Session, provider: ResourceProvider, *, keep: bool = False) -> bool:

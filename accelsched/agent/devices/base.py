@@ -64,6 +64,7 @@ class Device:
     traits: frozenset[str]
     address: str | None = None  # of the PCI function, if it is one
     capacity_rule: Mapping[str, Any] | None = None  # how its classes share it, see wire.ProviderReport
+    fault: str | None = None  # what is wrong with it, as the end of a sentence; the rest is as it was before
 
 
 @dataclass(frozen=True)

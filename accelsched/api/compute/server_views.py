@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accelsched import names
 from accelsched.api.compute import flavor_views
 from accelsched.api.compute.microversion import Version
-from accelsched.compute import hostnames, hosts, states
+from accelsched.compute import devices, hostnames, hosts, states
 from accelsched.compute.servers import Shown
 from accelsched.db.compute import Server, as_iso
 
@@ -84,8 +84,8 @@ def full(shown: Shown, reader: Reader, *, groups: Sequence[str] | None = None) -
     }
     if state.status in _PROGRESSING:
         view["progress"] = 0
-    if state.status in ("ERROR", "DELETED") and server.fault:
-        view["fault"] = _fault(server, detailed=reader.extended)
+    if fault := _fault(shown, state.status, detailed=reader.extended):
+        view["fault"] = fault
     if reader.extended:
         view |= _extended(shown, minor)
     if minor >= 9:
@@ -160,16 +160,36 @@ def _zone(shown: Shown, default: str) -> str:
     return shown.host_zone or default
 
 
-def _fault(server: Server, *, detailed: bool) -> dict[str, Any]:
-    fault = server.fault or {}
-    shown = {
+def _fault(shown: Shown, status: str, *, detailed: bool) -> dict[str, Any] | None:
+    """Return what is wrong with a server: its own fault where Nova shows it, else its devices', whatever it does."""
+    server = shown.server
+    fault: Mapping[str, Any] | None = server.fault if status in ("ERROR", "DELETED") else None
+    if not fault and status != "DELETED":
+        fault = _device_fault(devices.faults_of(server, shown.host))
+    if not fault:
+        return None
+    view = {
         "code": fault.get("code", 500),
         "created": fault.get("created", as_iso(server.updated_at)),
         "message": fault.get("message", ""),
     }
     if detailed and fault.get("details"):
-        shown["details"] = fault["details"]
-    return shown
+        view["details"] = fault["details"]
+    return view
+
+
+def _device_fault(faults: Sequence[devices.Fault]) -> dict[str, Any] | None:
+    """Return devices' faults as one. Names of devices have their host's name in them, so they are among the details."""
+    if not faults:
+        return None
+    return {
+        "created": min(fault.since for fault in faults),
+        "message": "; ".join(
+            f"{' and '.join(sorted(fault.resources))} of resource provider {fault.provider_uuid} {fault.reason}"
+            for fault in faults
+        ),
+        "details": "\n".join(sorted({f"{fault.provider_name} {fault.reason}" for fault in faults})),
+    }
 
 
 def _extended(shown: Shown, minor: int) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from accelsched import errors, policies, wire
 from accelsched.api import resources
 from accelsched.api.compute.servers import hint
 from accelsched.api.operator.deciding import Deciding
-from accelsched.compute import accelerators, servers
+from accelsched.compute import accelerators, devices, servers
 from accelsched.compute.accelerators import Chosen
+from accelsched.compute.servers import Shown
 from accelsched.db.compute import Server
 from accelsched.db.instance_actions import Origin
 from accelsched.scheduler import request as scheduler_request
@@ -80,8 +81,8 @@ class Accelerators(_Resource):
         scope = self._scope(req, "list")
         names = policies.allowed(self._services.enforcer, resources.context_of(req), f"{_RULE}hosts")
         with self._services.db.reading() as session:
-            server = servers.get(session, uuid, project_id=scope).server
-            resp.media = {"accelerators": _views(server, names=names)}
+            shown = servers.get(session, uuid, project_id=scope)
+            resp.media = {"accelerators": _views(shown, names=names)}
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
         """Claim an accelerator on the server's host, and have it attached."""
@@ -164,13 +165,16 @@ def _extra_specs(wanted: dict[str, Any], suffix: str) -> dict[str, str]:
     return told
 
 
-def _views(server: Server, *, names: bool) -> list[dict[str, Any]]:
-    shown = []
+def _views(shown: Shown, *, names: bool) -> list[dict[str, Any]]:
+    server = shown.server
+    reasons = {fault.provider_uuid: fault.reason for fault in devices.faults_of(server, shown.host)}
+    views = []
     for device in server.devices:
         if device["provider_uuid"] == server.node_uuid:
             continue  # CPUs, memory and disk
         plug = device.get("plug", {"id": None, "state": accelerators.ATTACHED})
         view = {"id": plug["id"], "state": plug["state"], "resources": device["resources"]}
         view["provider_uuid"] = device["provider_uuid"]
-        shown.append({**view, "provider_name": device["provider_name"]} if names else view)
-    return shown
+        view["fault"] = reasons.get(device["provider_uuid"])
+        views.append({**view, "provider_name": device["provider_name"]} if names else view)
+    return views

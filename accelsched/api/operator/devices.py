@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _RULE = "accelsched:devices:"
 _PARAMETERS = frozenset({"host", "status", "marker", "limit"})
-_STATUSES = frozenset({"enabled", "disabled", "lost"})
+_STATUSES = frozenset({"enabled", "disabled", "unhealthy", "lost"})
 _MOST = 1000
 
 _CHANGE = resources.validator(
@@ -89,8 +89,10 @@ def _view(found: HostDevice) -> dict[str, Any]:
         "name": device.name,
         "host": found.host,
         "status": device.status,
-        "disabled": device.disabled,
-        "lost": device.lost,
+        "disabled": "disabled" in device.marks,
+        "lost": "lost" in device.marks,
+        "unhealthy": "unhealthy" in device.marks,
+        "fault": found.fault,
         "inventories": {
             name: {"total": stock.total, "reserved": stock.reserved, "used": stock.used}
             for name, stock in device.inventories.items()

@@ -4,16 +4,49 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import fleets
 from puppets import Site
+from sqlalchemy import select, update
 
-from accelsched.compute import devices
+from accelsched.api.compute import server_views
+from accelsched.api.compute.microversion import Version
+from accelsched.compute import devices, servers
 from accelsched.db.engine import Database
+from accelsched.db.placement import Inventory, ResourceProvider
 from accelsched.placement import device_status
 
+READER = server_views.Reader("http://x/v2.1", Version(2, 96), True, True, True, 60, "nova")
+HUNG = "does not answer"
 
-def report(site: Site, gpus: int = 1, vgpus: int = 2, *, cpus: int = 16) -> None:
-    site.controller.report_host({}, fleets.host_report("h0", gpus=gpus, vgpus=vgpus, cpus=cpus))
+
+def report(site: Site, gpus: int = 1, vgpus: int = 2, *, cpus: int = 16, fault: str | None = None) -> None:
+    told = fleets.host_report("h0", gpus=gpus, vgpus=vgpus, cpus=cpus)
+    if fault is not None:
+        told["providers"][1]["fault"] = fault
+    site.controller.report_host({}, told)
+
+
+def fault(site: Site, uuid: str) -> tuple[str, str] | None:
+    """Return the message that the server's owner sees, and the details that operators see besides."""
+    with site.db.reading() as session:
+        shown = servers.get(session, uuid, project_id=None)
+    views = [server_views.full(shown, dataclasses.replace(READER, extended=extended)) for extended in (False, True)]
+    if "fault" not in views[0]:
+        return None
+    assert views[0]["fault"].keys() == {"code", "created", "message"}
+    return views[0]["fault"]["message"], views[1]["fault"]["details"]
+
+
+def reserve(db: Database, amount: int) -> None:
+    """Have an operator reserve some of h0's device."""
+    of_h0 = select(ResourceProvider.id).where(ResourceProvider.name == "h0_gpu_0")
+    db.transact(
+        lambda session: session.execute(
+            update(Inventory).where(Inventory.provider_id.in_(of_h0)).values(reserved=amount)
+        )
+    )
 
 
 def shown(db: Database) -> tuple[str, bool, dict[str, tuple[int, int, int]]] | None:
@@ -24,7 +57,7 @@ def shown(db: Database) -> tuple[str, bool, dict[str, tuple[int, int, int]]] | N
         return None
     (one,) = found
     stocks = {name: (stock.total, stock.reserved, stock.used) for name, stock in one.device.inventories.items()}
-    return one.device.status, one.device.disabled, stocks
+    return one.device.status, "disabled" in one.device.marks, stocks
 
 
 def test_a_device_that_is_lost_tells_its_servers_until_it_is_back_or_forgotten_with_them(
@@ -35,23 +68,35 @@ def test_a_device_that_is_lost_tells_its_servers_until_it_is_back_or_forgotten_w
     report(site, gpus=0)
     assert shown(db) == ("lost", False, {"VGPU": (2, 2, 1)})
     assert site.actions(server)[0][:2] == ("device-lost", True)
-    assert "is gone from its host" in str(site.actions(server)[0][2])
+    assert site.actions(server)[0][2] == "h0_gpu_0 is gone from its host"
+    with db.reading() as session:
+        (found,) = devices.page(session, host="h0", limit=10)
+    assert found.fault == "is gone from its host"
+    assert fault(site, server) == (
+        f"VGPU of resource provider {found.device.uuid} is gone from its host",
+        "h0_gpu_0 is gone from its host",
+    )
+    site.see(server, "active")
+    assert (site.server(server).state, fault(site, elsewhere)) == ("active", None)
     assert [action for action, *_ in site.actions(elsewhere)] == ["create"]
     (refused,) = site.create(host="h0")
     assert site.server(refused).state == "error"
     with db.reading() as session:
-        assert device_status.counts(session) == {"enabled": 3, "disabled": 0, "lost": 1}
+        assert device_status.counts(session) == {"enabled": 3, "disabled": 0, "unhealthy": 0, "lost": 1}
     report(site, gpus=0, cpus=8)  # told once
     report(site)
     assert shown(db) == ("enabled", False, {"VGPU": (2, 0, 1)})
     assert [action for action, *_ in site.actions(server)] == ["device-back", "device-lost", "create"]
+    assert fault(site, server) is None
     (taken,) = site.create(host="h0")
     assert site.server(taken).host == "h0"
     report(site, vgpus=1)  # less than is in use
     assert site.actions(server)[0][0] == "device-lost"
     assert "has 1 VGPU, of which 2 are in use" in str(site.actions(server)[0][2])
+    assert "has 1 VGPU, of which 2 are in use" in str(fault(site, taken))
     report(site)
     assert site.actions(server)[0] == ("device-back", True, None)
+    assert fault(site, server) is None
 
     report(site, gpus=0)
     for held in (server, taken):
@@ -94,3 +139,78 @@ def test_a_disabled_device_takes_nothing_new_whatever_its_agent_says_or_does_not
         site.controller.report_host({}, fleets.host_report("h2", gpus=gpus, vgpus=2))
     with db.snapshot() as session:
         assert devices.get(session, spare.device.uuid).device.status == "disabled"
+
+
+def test_a_device_that_does_not_answer_is_closed_and_its_servers_have_a_fault_until_it_does(
+    site: Site, db: Database
+) -> None:
+    (server,) = site.create(host="h0")
+    site.see(server, "active")
+    for cpus in (16, 8):
+        report(site, fault=HUNG, cpus=cpus)
+    assert shown(db) == ("unhealthy", False, {"VGPU": (2, 2, 1)})
+    assert [action for action, *_ in site.actions(server)] == ["device-lost", "create"]  # told once
+    assert "h0_gpu_0 does not answer" in str(fault(site, server))
+    assert site.server(server).state == "active"
+    assert site.server(site.create(host="h0")[0]).state == "error"
+    with db.reading() as session:
+        assert device_status.counts(session) == {"enabled": 3, "disabled": 0, "unhealthy": 1, "lost": 0}
+        (found,) = devices.page(session, host="h0", status="unhealthy", limit=10)
+    uuid = found.device.uuid
+
+    db.transact(lambda session: devices.disable(session, uuid))
+    db.transact(lambda session: devices.enable(session, uuid))
+    assert shown(db) == ("unhealthy", False, {"VGPU": (2, 2, 1)})  # not before it answers
+    report(site, gpus=0)  # it was reset, and did not come back
+    assert shown(db) == ("lost", False, {"VGPU": (2, 2, 1)})
+    assert "h0_gpu_0 is gone from its host" in str(fault(site, server))
+    report(site)
+    assert shown(db) == ("enabled", False, {"VGPU": (2, 0, 1)})
+    assert fault(site, server) is None
+    assert site.actions(server)[0] == ("device-back", True, None)
+
+
+def test_a_server_has_the_faults_of_devices_where_it_is(site: Site, db: Database) -> None:
+    (server,) = site.create(host="h0")
+    report(site, gpus=0)
+    assert fault(site, server) is not None
+
+    def move(session: object) -> None:
+        moved = session.merge(site.server(server))  # type: ignore[attr-defined]
+        moved.host, moved.devices = "h1", []
+
+    db.transact(move)
+    assert fault(site, server) is None
+
+
+def test_what_an_operator_had_reserved_of_a_device_is_reserved_when_it_is_opened_again(
+    site: Site, db: Database
+) -> None:
+    reserve(db, 1)
+    with db.snapshot() as session:
+        (found,) = devices.page(session, host="h0", limit=10)
+    uuid = found.device.uuid
+    db.transact(lambda session: devices.disable(session, uuid))
+    report(site, vgpus=4)
+    assert shown(db) == ("disabled", True, {"VGPU": (4, 4, 0)})
+    db.transact(lambda session: devices.enable(session, uuid))
+    assert shown(db) == ("enabled", False, {"VGPU": (4, 1, 0)})
+
+    report(site, vgpus=4, fault=HUNG)
+    report(site, vgpus=4)
+    assert shown(db) == ("enabled", False, {"VGPU": (4, 1, 0)})
+    site.create(host="h0")
+    report(site, gpus=0)
+    report(site, vgpus=4)
+    assert shown(db) == ("enabled", False, {"VGPU": (4, 1, 1)})
+
+    db.transact(lambda session: devices.disable(session, uuid))
+    reserve(db, 2)  # while it is closed
+    report(site, vgpus=4, cpus=8)
+    assert shown(db) == ("disabled", True, {"VGPU": (4, 4, 1)})
+    db.transact(lambda session: devices.enable(session, uuid))
+    assert shown(db) == ("enabled", False, {"VGPU": (4, 2, 1)})
+    reserve(db, 4)
+    db.transact(lambda session: devices.disable(session, uuid))
+    db.transact(lambda session: devices.enable(session, uuid))
+    assert shown(db) == ("enabled", False, {"VGPU": (4, 4, 1)})

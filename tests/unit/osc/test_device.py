@@ -20,6 +20,7 @@ DEVICES = [
         "status": "enabled",
         "inventories": {"VGPU": {"total": 8, "reserved": 0, "used": number}},
         "consumers": ["a", "b"],
+        "fault": None if number else "does not answer",
     }
     for number, uuid in enumerate(UUIDS)
 ]
@@ -53,5 +54,6 @@ def test_names_are_looked_up_and_uuids_are_not() -> None:
         device.resolved(service, ["gpu9", "gpu7", "gpu1"])
 
 
-def test_a_row_tells_what_is_used_and_by_whom() -> None:
-    assert device.row(DEVICES[1]) == (UUIDS[1], "gpu1", "h", "enabled", "VGPU 1/8", "a, b")
+def test_a_row_tells_what_is_used_and_by_whom_and_what_is_wrong() -> None:
+    assert device.row(DEVICES[1]) == (UUIDS[1], "gpu1", "h", "enabled", "VGPU 1/8", "a, b", "")
+    assert device.row(DEVICES[0])[-1] == "does not answer"
