@@ -171,15 +171,19 @@ class Cloud:
     @contextlib.contextmanager
     def lost(self, host: str) -> Iterator[None]:
         """Have a host lose its power, and get it again afterwards; an operator tells of both."""
-        self._lost = host
-        self.services[host].process.kill()
-        self.services[host].process.wait()
-        self._remove_domains(host)  # the other host's libvirt, which takes over the server, is the same one here
+        self.cut_power(host)
         self._force_down(host, True)
         try:
             yield
         finally:
             self.restore(host)
+
+    def cut_power(self, host: str) -> None:
+        """Have a host lose its power, of which nobody tells."""
+        self._lost = host
+        self.services[host].process.kill()
+        self.services[host].process.wait()
+        self._remove_domains(host)  # the other host's libvirt, which takes over the server, is the same one here
 
     def restore(self, host: str) -> None:
         """Have a host that was lost get its power again."""
@@ -277,6 +281,12 @@ class Cloud:
 
         server: dict[str, Any] = patience.wait(there, told=self.servers)
         return server
+
+    def migrations(self) -> list[str]:
+        """Return how the migrations of the only server stand, the newest first."""
+        (server,) = self.servers()
+        listed = self.api.get(f"{C}/os-migrations?instance_uuid={server['id']}").json()["migrations"]
+        return [migration["status"] for migration in listed]
 
     def domains(self, host: str) -> dict[str, bool]:
         """Return the domains whose files are below a host's state, and whether they run."""
