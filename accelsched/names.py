@@ -27,6 +27,9 @@ _NUMA_NODE = "CUSTOM_NUMA_NODE_"
 MOVES = "CUSTOM_ACCELSCHED_MOVES"
 """Trait of hosts whose agent can hand a server over to another host's, or to itself in another size."""
 
+MOVES_LIVE = "CUSTOM_ACCELSCHED_MOVES_LIVE"
+"""Trait of hosts whose agent can hand a server over, or take it, while it runs."""
+
 DEVICE_DISABLED = "CUSTOM_ACCELSCHED_DEVICE_DISABLED"
 """Trait of devices that an operator lets nothing new onto."""
 

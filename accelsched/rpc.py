@@ -241,3 +241,36 @@ class AgentClient(_Client):
         """
         chunk: wire.Chunk = self._call("read_file", agent, host=host, server_uuid=server_uuid, name=name, offset=offset)
         return chunk
+
+    def departure(self, agent: str, host: str, server_uuid: str) -> wire.Departure:
+        """Return what is to be known of a server that runs, to make ready for it elsewhere.
+
+        :raises accelsched.errors.NotFoundError: when it is not there
+        """
+        told: wire.Departure = self._call("departure", agent, version="1.2", host=host, server_uuid=server_uuid)
+        return told
+
+    def read_departing_file(self, agent: str, host: str, server_uuid: str, name: str, offset: int) -> wire.Chunk:
+        """Return a part of one of the files that :meth:`departure` names.
+
+        :raises accelsched.errors.NotFoundError: when there is no such file
+        """
+        arguments = {"host": host, "server_uuid": server_uuid, "name": name, "offset": offset}
+        chunk: wire.Chunk = self._call("read_departing_file", agent, version="1.2", **arguments)
+        return chunk
+
+    def landing(self, agent: str, host: str, server_uuid: str, domain: str) -> wire.Landing:
+        """Return what a server that runs elsewhere finds on a host that waits for it.
+
+        :param domain: its definition where it runs
+        :raises accelsched.errors.NotFoundError: when it is not awaited there
+        :raises accelsched.errors.ConflictError: when what was made for it does not fit
+        """
+        arguments = {"host": host, "server_uuid": server_uuid, "domain": domain}
+        told: wire.Landing = self._call("landing", agent, version="1.2", **arguments)
+        return told
+
+    def landed(self, agent: str, host: str, server_uuid: str) -> bool:
+        """Tell whether a server that was to come runs on a host now."""
+        told: bool = self._call("landed", agent, version="1.2", host=host, server_uuid=server_uuid)
+        return told

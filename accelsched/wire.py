@@ -11,6 +11,7 @@ version  agents understand
 =======  ==========================================================================================
 1.0      assignments with orders to run, stop, pause, suspend and reboot; sync, console_output
 1.1      snapshot and rescue in orders, restore in assignments; diagnostics
+1.2      away in orders, incoming in assignments: live migration
 =======  ==========================================================================================
 """
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-AGENT_VERSION = "1.1"
+AGENT_VERSION = "1.2"
 """What agents of this release understand. They say so in their reports; one that does not say understands 1.0."""
 
 
@@ -41,6 +42,7 @@ class ProviderReport(TypedDict):
     parent: str | None  # uuid, None for the host's own (root) provider
     inventories: dict[str, InventoryReport]  # by resource class
     traits: list[str]
+    how: NotRequired[str]  # the way in which the device is handed out: mdev, vfio, pci, simulated ...
     # How its classes share it: {"type": "one_type" | "budget" | "slices", ...}, as PUT /v1/.../capacity_rule takes it.
     capacity_rule: NotRequired[dict[str, Any]]
     # What is wrong with the device, as the end of a sentence about it: "does not answer". The rest is as it was before.
@@ -56,6 +58,8 @@ class HypervisorReport(TypedDict):
     cpu_arch: str  # as uname says it: x86_64, aarch64
     virt_type: str  # kvm, qemu (software emulation), simulated
     host_ip: NotRequired[str]  # [agent] my_ip, where it is set
+    libvirt_version: NotRequired[int]  # encoded like version
+    kernel: NotRequired[str]  # as uname says it: 6.1.0-18-amd64
 
 
 class NumaNode(TypedDict):
@@ -150,25 +154,67 @@ class ImageSpec(TypedDict):
     properties: dict[str, str]  # kernel_id, ramdisk_id, os_command_line, hw_* ...
 
 
+class Destination(TypedDict):
+    """Where a server is to go while it runs. What its owner or an operator says meanwhile is added."""
+
+    host: str
+    agent: str  # RPC server name of its agent, which waits for the server
+    abort: NotRequired[bool]  # it is to stay after all
+    force: NotRequired[bool]  # it may stand still, so that it gets there soon
+
+
+class Landing(TypedDict):
+    """What a server that runs finds where it goes, as the agent there says."""
+
+    xml: str  # its domain's definition there; empty where there are no domains
+    address: str  # of the host, for libvirt and QEMU
+
+
+class Departure(TypedDict):
+    """What is to be known of a server that runs, to make ready for it elsewhere."""
+
+    disk: NotRequired[RunningDisk]  # none where it has no disk
+    files: dict[str, int]  # that nobody writes to, the size of each in bytes, by name
+
+
+class RunningDisk(TypedDict):
+    """The shape of a disk that is in use."""
+
+    virtual_size: int  # bytes
+    on_image: bool  # an overlay of the server's image; else it stands on nothing
+
+
+class LiveProgress(TypedDict):
+    """How far a live migration is; bytes."""
+
+    memory_total: int
+    memory_processed: int
+    memory_remaining: int
+    disk_total: int
+    disk_processed: int
+    disk_remaining: int
+
+
 class PowerOrder(TypedDict):
     """What a server was told to do last. An agent carries out each number once and then leaves the server alone."""
 
     number: int  # 1 for a server's first order
     # aside: stopped, without a domain; what it has stays until it is known whether it comes back from where it goes.
-    power: Literal["running", "stopped", "paused", "suspended", "rescued", "aside"]
+    # away: on another host, as it runs; nothing of it runs here when that is carried out.
+    power: Literal["running", "stopped", "paused", "suspended", "rescued", "aside", "away"]
     reboot: Literal["soft", "hard"] | None  # by way of a reboot: the guest is asked to shut down, or not
     # An image in Glance, made already, that the disk's contents are uploaded to. A server is stopped for it where the
     # order has it stopped; else it goes on as it is.
     snapshot: NotRequired[str]
+    live: NotRequired[Destination]  # where to, of away
     rescue: NotRequired[ImageSpec]  # what a server that is rescued boots from, with its own disk as the second
 
 
 class Origin(TypedDict):
-    """The host that has set a server aside and holds its files."""
+    """The host that has set a server aside and holds its files, or that it still runs on."""
 
     host: str
     agent: str  # RPC server name of its agent
-    lost: NotRequired[bool]  # it is off or cut off, and nothing that is not here already comes from there
 
 
 class KeptDisk(TypedDict):
@@ -202,6 +248,8 @@ class Assignment(TypedDict):
     restore: NotRequired[ImageSpec]  # what its disk is made of, where that is not an overlay of the image
     incarnation: NotRequired[int]  # 1 when not there; one of a smaller number is removed and built anew
     origin: NotRequired[Origin]  # where its files are to be fetched from before it is built
+    # Where it runs now. All is to be made ready for it here; it comes by itself.
+    incoming: NotRequired[Origin]
     kept_disk: NotRequired[KeptDisk]  # not there: none is of use any more
     metadata: dict[str, str]
     user_data: str | None  # base64, as the user gave it
@@ -297,13 +345,13 @@ class Observation(TypedDict):
 
     ``building``: being made; ``active``: its domain runs; ``stopped``: it is defined and does not run; ``paused``: its
     CPUs stand still; ``suspended``: its memory is saved on disk; ``rescued``: it was booted from another disk than its
-    own; ``error``: it could not be made, see fault; ``gone``:
+    own; ``awaited``: all is ready for it to come while it runs; ``error``: it could not be made, see fault; ``gone``:
     nothing of it is left on the host.
     """
 
     host: str
     server_uuid: str
-    state: Literal["building", "active", "stopped", "paused", "suspended", "rescued", "error", "gone"]
+    state: Literal["building", "active", "stopped", "paused", "suspended", "rescued", "awaited", "error", "gone"]
     detail: str  # what is being done while building: preparing devices, fetching image ...
     fault: Fault | None
     incarnation: NotRequired[int]  # of the assignment that was built, 1 when not there
@@ -311,6 +359,7 @@ class Observation(TypedDict):
     order_fault: NotRequired[Fault | None]  # why that did not work
     interface: NotRequired[Interface]  # where the server has one
     snapshot: NotRequired[Literal["image_pending_upload", "image_uploading"]]  # how far the order after that is
+    migration: NotRequired[LiveProgress]  # how far the order to go elsewhere is
     said: NotRequired[Said]
     programming: NotRequired[list[Programming]]  # what was done about it since the agent was started
     plugs: NotRequired[list[str]]  # accelerators that are attached, as wire.Plug; not there: nobody looked

@@ -70,6 +70,40 @@ class Endpoint:
             raise errors.NotFoundError(f"server {server_uuid} has no {name!r} on host {host}")
         return handover.read(path, offset)
 
+    @rpc.messaging.expected_exceptions(errors.NotFoundError)  # type: ignore[attr-defined, untyped-decorator]
+    def departure(self, ctxt: Mapping[str, Any], host: str, server_uuid: str) -> wire.Departure:
+        """Return what is to be known of a server that runs, to make ready for it elsewhere.
+
+        :raises accelsched.errors.NotFoundError: when it is not there
+        """
+        return self._host(host).virt.departure(server_uuid)
+
+    @rpc.messaging.expected_exceptions(errors.NotFoundError)  # type: ignore[attr-defined, untyped-decorator]
+    def read_departing_file(
+        self, ctxt: Mapping[str, Any], host: str, server_uuid: str, name: str, offset: int
+    ) -> wire.Chunk:
+        """Return a part of one of a server's files that nobody writes to.
+
+        :raises accelsched.errors.NotFoundError: when there is no such file
+        """
+        path = self._host(host).virt.departing_files(server_uuid).get(name)
+        if path is None:
+            raise errors.NotFoundError(f"server {server_uuid} has no {name!r} on host {host}")
+        return handover.read(path, offset)
+
+    @rpc.messaging.expected_exceptions(errors.NotFoundError, errors.ConflictError)  # type: ignore[attr-defined, untyped-decorator]
+    def landing(self, ctxt: Mapping[str, Any], host: str, server_uuid: str, domain: str) -> wire.Landing:
+        """Return what a server that runs elsewhere finds here.
+
+        :raises accelsched.errors.NotFoundError: when it is not awaited here
+        :raises accelsched.errors.ConflictError: when what was made for it does not fit
+        """
+        return self._host(host).virt.landing(server_uuid, domain)
+
+    def landed(self, ctxt: Mapping[str, Any], host: str, server_uuid: str) -> bool:
+        """Tell whether a server that was to come runs here now."""
+        return self._host(host).virt.landed(server_uuid)
+
     def _host(self, name: str) -> Host:
         if name not in self._hosts:
             raise errors.NotFoundError(f"host {name} is not served by this agent")

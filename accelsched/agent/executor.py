@@ -65,6 +65,11 @@ class Executor:
                 build = functools.partial(self._build, host, assignment)
                 # One that is built but is not to run has an order to be carried out.
                 self._submit(host, assignment["server_uuid"], build, True, look=not to_run(assignment))
+            case plan.Await(assignment):
+                prepare = functools.partial(self._await, host, assignment)
+                self._submit(host, assignment["server_uuid"], prepare, True)
+            case plan.Hasten(server_uuid):
+                self._hasten(host, server_uuid)
             case plan.Resume(assignment):
                 self._submit(host, assignment["server_uuid"], lambda stop: self._resume(host, assignment, stop), True)
             case plan.Obey(assignment):
@@ -125,6 +130,7 @@ class Executor:
         order: CarriedOut = NO_ORDER,
         incarnation: int = 1,
         snapshot: SnapshotStep | None = None,
+        migration: wire.LiveProgress | None = None,
         plugs: Collection[str] | None = None,
         plug_faults: Mapping[str, wire.Fault] | None = None,
     ) -> None:
@@ -141,6 +147,8 @@ class Executor:
             seen |= {"order": order.number, "order_fault": order.fault}
         if snapshot is not None:
             seen["snapshot"] = snapshot
+        if migration is not None:
+            seen["migration"] = migration
         if plugs is not None:
             seen["plugs"] = list(plugs)
         if plug_faults:
@@ -173,20 +181,47 @@ class Executor:
             detail = f"{job['state']} a bitstream for {job['provider_name']}"
             self._observe(host, server_uuid, "building", detail, incarnation=assignment.get("incarnation", 1))
 
-        return Progress(told, cancelled, programming)
+        def migration(progress: wire.LiveProgress) -> None:
+            self._observe(host, server_uuid, "active", incarnation=assignment.get("incarnation", 1), migration=progress)
+
+        return Progress(told, cancelled, programming, migration)
 
     def _build(self, host: Host, assignment: wire.Assignment, cancelled: threading.Event) -> None:
         server_uuid = assignment["server_uuid"]
         observe = functools.partial(self._observe, host, server_uuid, incarnation=assignment.get("incarnation", 1))
+        if not self._made(host, assignment, host.build, cancelled):
+            return
+        if "origin" in assignment and not to_run(assignment):
+            LOG.info("Server %s came from host %s", server_uuid, assignment["origin"]["host"])
+            return
+        LOG.info("Server %s runs", server_uuid)
+        observe("active", order=_last_order(assignment))
+
+    def _await(self, host: Host, assignment: wire.Assignment, cancelled: threading.Event) -> None:
+        if self._made(host, assignment, host.await_server, cancelled):
+            LOG.info("Server %s may come from host %s", assignment["server_uuid"], assignment["incoming"]["host"])
+            incarnation = assignment.get("incarnation", 1)
+            self._observe(host, assignment["server_uuid"], "awaited", incarnation=incarnation)
+
+    def _made(
+        self,
+        host: Host,
+        assignment: wire.Assignment,
+        make: Callable[[wire.Assignment, Progress], None],
+        cancelled: threading.Event,
+    ) -> bool:
+        """Make what there shall be of a server; where that fails, tell its owner and leave nothing of it."""
+        server_uuid = assignment["server_uuid"]
+        observe = functools.partial(self._observe, host, server_uuid, incarnation=assignment.get("incarnation", 1))
         progress = self._progress(host, assignment, cancelled, lambda detail: observe("building", detail))
         try:
-            host.build(assignment, progress)
+            make(assignment, progress)
         except InterruptedBuildError:
             LOG.info("Building server %s was interrupted", server_uuid)
-            return
+            return False
         except errors.UnavailableError as exc:  # the hypervisor is away, nothing is wrong with the server
             self._log_once(host, server_uuid, "built", exc)
-            return
+            return False
         except Exception as exc:  # whatever it is, the owner is told and nothing stays behind
             why = f"{exc}: {exc.__cause__}" if exc.__cause__ else str(exc)
             LOG.warning("Server %s could not be built: %s", server_uuid, why, exc_info=not _expected(exc))
@@ -194,12 +229,14 @@ class Executor:
             host.failures.record(server_uuid, failure)
             self._clean_up(host, server_uuid)
             observe("error", fault=failure.fault)
-            return
-        if "origin" in assignment and not to_run(assignment):
-            LOG.info("Server %s came from host %s", server_uuid, assignment["origin"]["host"])
-            return
-        LOG.info("Server %s runs", server_uuid)
-        observe("active", order=_last_order(assignment))
+            return False
+        return True
+
+    def _hasten(self, host: Host, server_uuid: str) -> None:
+        try:
+            host.virt.hasten(server_uuid)
+        except errors.AccelschedError as exc:  # it has gone just now, or is tried again at the next comparison
+            self._log_once(host, server_uuid, "hastened", exc)
 
     def _resume(self, host: Host, assignment: wire.Assignment, cancelled: threading.Event) -> None:
         server_uuid = assignment["server_uuid"]

@@ -14,7 +14,7 @@ from accelsched import errors, rpc, wire
 from accelsched.agent import inventory
 from accelsched.agent.devices.base import Attachment, Device, DeviceDriver, DeviceError, HostContext
 from accelsched.agent.failures import Failures
-from accelsched.agent.handover import Source
+from accelsched.agent.handover import Destination, Source
 from accelsched.agent.images import ImageClient
 from accelsched.agent.numa import has_threads
 from accelsched.agent.plan import OwnedDevice, Present
@@ -136,16 +136,35 @@ class Host:
             if not to_run(assignment):
                 self.virt.carried_out(server_uuid, CarriedOut(assignment["order"]["number"]))
                 return
+        self.virt.build(assignment, self._prepare_all(assignment, progress), progress)
+        reach(Point.AGENT_SERVER_BUILT)
+        if "order" in assignment and to_run(assignment):
+            self.virt.carried_out(assignment["server_uuid"], CarriedOut(assignment["order"]["number"]))
+
+    def await_server(self, assignment: wire.Assignment, progress: Progress) -> None:
+        """Make ready for a server that is to come while it runs: its devices first, then what its domain needs.
+
+        :raises accelsched.errors.AccelschedError: when that cannot be done
+        :raises accelsched.errors.UnavailableError: when the hypervisor does not answer now
+        :raises accelsched.agent.virt.base.InterruptedBuildError: when told to stop
+        """
+        source = Source(self._others(), assignment["incoming"], assignment["server_uuid"], progress, running=True)
+        self.virt.await_server(assignment, self._prepare_all(assignment, progress), source, progress)
+        reach(Point.AGENT_LANDING_PREPARED)
+
+    def _others(self) -> rpc.AgentClient:
+        if self._agents is None:
+            raise AccelschedError(f"host {self.name} knows no other host's agent")
+        return self._agents
+
+    def _prepare_all(self, assignment: wire.Assignment, progress: Progress) -> list[Attachment]:
         progress.step("preparing devices")
         attachments: list[Attachment] = []
         for allocation in assignment["devices"]:
             if allocation["provider_uuid"] != self.node_uuid and not _leaves(allocation):
                 attachments += self._prepare(assignment, allocation, progress)
         reach(Point.AGENT_DEVICES_PREPARED)
-        self.virt.build(assignment, attachments, progress)
-        reach(Point.AGENT_SERVER_BUILT)
-        if "order" in assignment and to_run(assignment):
-            self.virt.carried_out(assignment["server_uuid"], CarriedOut(assignment["order"]["number"]))
+        return attachments
 
     def _prepare(
         self, assignment: wire.Assignment, allocation: wire.DeviceAllocation, progress: Progress
@@ -213,9 +232,7 @@ class Host:
         for driver in self._drivers.values():
             if not _give_back(driver, {**assignment, "devices": kept}, progress):
                 return False
-        reach(Point.AGENT_PLUG_RELEASED)
         self.virt.forget_plug(server_uuid, plug)
-        reach(Point.AGENT_PLUG_FORGOTTEN)
         return True
 
     def obey(self, assignment: wire.Assignment, progress: Progress) -> None:
@@ -242,6 +259,8 @@ class Host:
                 self.virt.suspend(server_uuid)
             case "aside":
                 self.virt.put_aside(server_uuid)
+            case "away":
+                self.virt.send(assignment, Destination(self._others(), order["live"], server_uuid), progress)
 
     def _snapshot(self, server_uuid: str, image_id: str, progress: Progress) -> None:
         """Upload what is on a server's disk."""

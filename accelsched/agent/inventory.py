@@ -48,6 +48,7 @@ def _device(node_uuid: str, device: Device) -> wire.ProviderReport:
         "parent": node_uuid,
         "inventories": dict(device.inventories),
         "traits": sorted(device.traits),
+        "how": device.how,
     }
     if device.capacity_rule is not None:
         report["capacity_rule"] = dict(device.capacity_rule)

@@ -58,7 +58,7 @@ class Agent:
         self._identity = Identity.claim(Path(conf.state_path))
         try:
             if simulate:
-                hosts = _simulated_hosts(conf, self._identity, simulate)
+                hosts = _simulated_hosts(conf, self._identity, simulate, handover.client(transport))
             else:
                 hosts = [_host(conf, self._identity, handover.client(transport))]
         except BaseException:
@@ -309,12 +309,12 @@ def _host(conf: cfg.ConfigOpts, identity: Identity, agents: rpc.AgentClient) -> 
     return Host(context, virt, device_drivers(context), agents)
 
 
-def _simulated_hosts(conf: cfg.ConfigOpts, identity: Identity, count: int) -> list[Host]:
+def _simulated_hosts(conf: cfg.ConfigOpts, identity: Identity, count: int, agents: rpc.AgentClient) -> list[Host]:
     virt = _load("accelsched.agent.virt", "simulated", "virt_driver")
     devices = _load("accelsched.agent.devices", "simulated", "device_drivers")
     hosts = []
     for number in range(1, count + 1):
         name = f"{conf.agent.host}-{number:04d}"
         context = HostContext(conf, name, identity.of_host(name), Path(conf.state_path))
-        hosts.append(Host(context, virt(context), {"simulated": devices(context)}))
+        hosts.append(Host(context, virt(context), {"simulated": devices(context)}, agents))
     return hosts

@@ -14,7 +14,7 @@ from accelsched import wire
 from accelsched.agent.virt.base import NO_ORDER, CarriedOut, Launch, Power, PresentServer
 
 # As in wire.Observation.
-State = Literal["building", "active", "stopped", "paused", "suspended", "rescued", "error", "gone"]
+State = Literal["building", "active", "stopped", "paused", "suspended", "rescued", "awaited", "error", "gone"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,20 @@ class Build:
 
 
 @dataclass(frozen=True)
+class Await:
+    """Make ready for a server that is to come while it runs."""
+
+    assignment: wire.Assignment
+
+
+@dataclass(frozen=True)
+class Hasten:
+    """Have a server that is on its way to another host stand still, so that it gets there."""
+
+    server_uuid: str
+
+
+@dataclass(frozen=True)
 class Resume:
     """Start a server again that ran before; it has a disk with its owner's data on it, so nothing is ever removed."""
 
@@ -98,7 +112,7 @@ class RemoveDevice:
 
 @dataclass(frozen=True)
 class Cancel:
-    """Interrupt the build of a server that is not wanted any more."""
+    """Interrupt the build of a server that is not wanted any more, or the migration of one that is to stay."""
 
     server_uuid: str
 
@@ -123,7 +137,7 @@ class Tidy:
     then: Observe
 
 
-Action = Build | Resume | Obey | Plug | Remove | RemoveDevice | Tidy | Cancel | Observe
+Action = Build | Await | Resume | Obey | Hasten | Plug | Remove | RemoveDevice | Tidy | Cancel | Observe
 
 
 def fingerprint(assignment: wire.Assignment) -> str:
@@ -161,8 +175,7 @@ def plan(
         assignment = wanted.get(uuid)
         keep = assignment is not None and assignment["desired"] == "active"
         if uuid in work:
-            if work[uuid].builds and not keep:
-                actions.append(Cancel(uuid))
+            actions += _meanwhile(uuid, work[uuid], assignment if keep else None)
         elif assignment is not None and keep:
             actions += _keep(assignment, servers.get(uuid), owned.get(uuid, []), failures.get(uuid), resume)
         elif uuid in servers or uuid in owned:
@@ -171,6 +184,19 @@ def plan(
             actions.append(Observe(uuid, "gone"))
     actions += [RemoveDevice(device.driver, device.mark) for device in present.devices if device.server_uuid is None]
     return actions
+
+
+def _meanwhile(uuid: str, work: Work, assignment: wire.Assignment | None) -> list[Action]:
+    """Return what to do about a server that something is being done about.
+
+    :param assignment: None when it is not wanted any more
+    """
+    if not work.builds:
+        return []
+    live = None if assignment is None else assignment.get("order", {}).get("live")
+    if assignment is None or (live is not None and live.get("abort")):
+        return [Cancel(uuid)]
+    return [Hasten(uuid)] if live is not None and live.get("force") else []
 
 
 _STATES: dict[Power, State] = {
@@ -199,7 +225,7 @@ def _keep(
         removal: list[Action] = [Remove(uuid, announce=False)] if remains else []
         return [*removal, Observe(uuid, "error", failure.fault, incarnation=incarnation)]
     if server is None or server.launch is Launch.NEVER:
-        return [Build(assignment)]
+        return [_begin(assignment, server)]
     order = assignment.get("order")
     if order is not None and order["number"] > server.order.number:
         return [Obey(assignment)]
@@ -208,6 +234,17 @@ def _keep(
     if cut_off and resume and (order is None or order["power"] in ("running", "rescued")):
         return [Resume(assignment)]
     return _settled(assignment, server, any(device.spare for device in devices))
+
+
+def _begin(assignment: wire.Assignment, server: PresentServer | None) -> Action:
+    """Return what to do about a server that has not run here."""
+    awaited = server is not None and server.awaited
+    if "incoming" in assignment:
+        seen = Observe(assignment["server_uuid"], "awaited", incarnation=assignment.get("incarnation", 1))
+        return seen if awaited else Await(assignment)
+    if server is not None and awaited and server.power is not Power.ABSENT:
+        return Resume(assignment)  # it came as it runs: nothing of it is made, nor removed if that fails
+    return Build(assignment)
 
 
 def _settled(assignment: wire.Assignment, server: PresentServer, spare: bool) -> list[Action]:

@@ -51,6 +51,63 @@ OPTS = [
         "interface on it. Without it they get none.",
     ),
     cfg.StrOpt(
+        "live_migration_uri",
+        default="qemu+tls://%s/system",
+        help="Where this host's libvirt finds another host's, to have a server go there while it runs; %s is the other "
+        "host's live_migration_inbound_addr. qemu+tcp without authentication gives root on the host to whoever "
+        "reaches it.",
+    ),
+    cfg.StrOpt(
+        "live_migration_inbound_addr",
+        help="Address of this host for servers that come while they run: of its libvirt, and of QEMU for memory and "
+        "disks. Without it [agent] my_ip, without that the host's name.",
+    ),
+    cfg.BoolOpt(
+        "live_migration_with_native_tls",
+        default=False,
+        help="Have QEMU encrypt memory and disks on their way; takes certificates for QEMU on both hosts.",
+    ),
+    cfg.IntOpt(
+        "live_migration_bandwidth",
+        default=0,
+        min=0,
+        help="Most that a live migration may send, MiB/s; 0 for as much as goes.",
+    ),
+    cfg.IntOpt(
+        "live_migration_downtime",
+        default=500,
+        min=100,
+        help="How long a guest without devices of the host may stand still at the end of its live migration, ms. For "
+        "one with such devices that follows from what they are.",
+    ),
+    cfg.IntOpt(
+        "live_migration_downtime_steps",
+        default=10,
+        min=1,
+        help="In how many steps that is raised to live_migration_downtime.",
+    ),
+    cfg.IntOpt("live_migration_downtime_delay", default=10, min=1, help="Seconds between two of these steps."),
+    cfg.IntOpt(
+        "live_migration_completion_timeout",
+        default=800,
+        min=0,
+        help="Most that a live migration may take, seconds for each GiB of memory and disk; 0 for as long as it takes.",
+    ),
+    cfg.StrOpt(
+        "live_migration_timeout_action",
+        default="abort",
+        choices=[
+            ("abort", "the server stays where it is"),
+            ("force_complete", "its guest stands still until it is there"),
+        ],
+        help="What is done about a live migration that takes longer.",
+    ),
+    cfg.BoolOpt(
+        "live_migration_permit_auto_converge",
+        default=False,
+        help="Slow a guest down that writes faster than its memory can be sent.",
+    ),
+    cfg.StrOpt(
         "kernel_args",
         default="console=ttyS0 panic=-1 no_timer_check",
         help="Kernel command line of images that carry kernel_id and no os_command_line of their own.",

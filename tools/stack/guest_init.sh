@@ -64,7 +64,8 @@ if [ -n "$drive" ] && { mount -t iso9660 -o ro "$drive" /config || mount -t vfat
   hostname=$(sed -n 's/.*"hostname": *"\([^"]*\)".*/\1/p' /config/openstack/latest/meta_data.json 2>/dev/null | clean)
   say "config-drive ${drive##*/} hostname=$hostname"
   [ -z "$hostname" ] || hostname "$hostname"
-  [ ! -f /config/openstack/latest/user_data ] || say "user-data $(clean < /config/openstack/latest/user_data)"
+  [ ! -f /config/openstack/latest/user_data ] || asked=$(clean < /config/openstack/latest/user_data)
+  [ -z "$asked" ] || say "user-data $asked"
   umount /config
 else say "config-drive none"; fi
 
@@ -75,4 +76,6 @@ chmod 755 /etc/acpi/PWRF/00000080
 acpid -d >/dev/null 2>&1 &
 say "up $(cut -d' ' -f1 /proc/uptime) s"
 say ready
+# For who wants to see it run on: its uptime, and that what it writes can be read again.
+while [ "$asked" = "#tick" ]; do sleep 1; say "tick at $(cut -d' ' -f1 /proc/uptime) s"; done
 while :; do sleep 3600; done

@@ -28,6 +28,10 @@ class PlugError(errors.AccelschedError):
     """An accelerator could not be attached to a server, or detached; the text is fit for its owner."""
 
 
+class MigrationError(errors.AccelschedError):
+    """A server that runs could not go elsewhere, and stays; the text is fit for its owner."""
+
+
 class SnapshotError(errors.AccelschedError):
     """No image could be made of a server's disk; the text is fit for its owner."""
 
@@ -76,6 +80,7 @@ class PresentServer:
     incarnation: int = 1  # of the assignment that it was begun for
     rescued: bool = False  # its domain boots from another disk than its own, or did last
     kept_disks: frozenset[str] = frozenset()  # ids of wire.KeptDisk of which there is a copy
+    awaited: bool = False  # all is ready here for it to come while it runs
     # What was attached to it while it was there, by the accelerator's id; False: begun, and not known to be done.
     plugs: Mapping[str, bool] = field(default_factory=dict)
 
@@ -123,13 +128,16 @@ class Progress:
         report: Callable[[str], None],
         cancelled: threading.Event,
         programming: Callable[[wire.Programming], None] = lambda _job: None,
+        migration: Callable[[wire.LiveProgress], None] = lambda _progress: None,
     ) -> None:
         """
         :param programming: called with an FPGA region's programming whenever it is further
+        :param migration: called with how far a live migration is
         """
         self._report = report
         self.cancelled = cancelled
         self.programming = programming
+        self.migration = migration
 
     def step(self, detail: str) -> None:
         """Say what is done next.
@@ -155,6 +163,22 @@ class RemoteFiles(Protocol):
 
     def files(self) -> dict[str, int]: ...
     def fetch(self, name: str, size: int, path: Path) -> None: ...
+
+
+class RunningServer(RemoteFiles, Protocol):
+    """A server that runs on another host: :class:`accelsched.agent.handover.Source`."""
+
+    def departure(self) -> wire.Departure: ...
+
+
+class Destination(Protocol):
+    """The host that a server which runs is to go to: :class:`accelsched.agent.handover.Destination`."""
+
+    host: str
+    aborted: bool
+
+    def landing(self, domain: str) -> wire.Landing: ...
+    def landed(self) -> bool: ...
 
 
 class VirtDriver(ABC):
@@ -304,6 +328,67 @@ class VirtDriver(ABC):
         :raises BuildError: when they are not what they should be
         :raises accelsched.errors.AccelschedError: as ``source`` does
         :raises InterruptedBuildError: when told to stop
+        """
+
+    @abstractmethod
+    def departure(self, server_uuid: str) -> wire.Departure:
+        """Return what another host must know of a server, to make ready for it while it runs here.
+
+        :raises accelsched.errors.NotFoundError: when nothing of it is here
+        """
+
+    @abstractmethod
+    def departing_files(self, server_uuid: str) -> Mapping[str, Path]:
+        """Return the files of a server that another host needs and nobody writes to, by name.
+
+        :raises accelsched.errors.NotFoundError: when nothing of it is here
+        """
+
+    @abstractmethod
+    def await_server(
+        self,
+        assignment: wire.Assignment,
+        attachments: Sequence[devices.Attachment],
+        source: RunningServer,
+        progress: Progress,
+    ) -> None:
+        """Make all that a server needs which is to come while it runs, but for what comes with it.
+
+        :raises BuildError: when that cannot be made
+        :raises accelsched.errors.AccelschedError: as ``source`` does
+        :raises InterruptedBuildError: when told to stop
+        """
+
+    @abstractmethod
+    def landing(self, server_uuid: str, domain: str) -> wire.Landing:
+        """Return what a server that is awaited finds here.
+
+        :param domain: its definition where it runs
+        :raises accelsched.errors.NotFoundError: when it is not awaited here
+        :raises accelsched.errors.ConflictError: when what was made for it does not fit
+        """
+
+    @abstractmethod
+    def landed(self, server_uuid: str) -> bool:
+        """Tell whether a server that was awaited runs here now.
+
+        :raises accelsched.errors.UnavailableError: when the hypervisor does not answer now
+        """
+
+    @abstractmethod
+    def send(self, assignment: wire.Assignment, destination: Destination, progress: Progress) -> None:
+        """Have a server go to another host as it runs, or find that it has gone; nothing of it runs here then.
+
+        :raises MigrationError: when it stays, as it is
+        :raises accelsched.errors.UnavailableError: when it cannot be told now where it is
+        :raises InterruptedBuildError: when told to stop; it stays then
+        """
+
+    @abstractmethod
+    def hasten(self, server_uuid: str) -> None:
+        """Have a server that is on its way stand still until it is there.
+
+        :raises PowerError: when the hypervisor refuses
         """
 
     @abstractmethod

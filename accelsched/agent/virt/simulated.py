@@ -45,6 +45,7 @@ class SimulatedDriver(base.VirtDriver):
         compute.check_host(context.conf, every)
         self._shared = compute.shared(context.conf, every)
         self._servers: dict[str, _Server] = {}
+        self._awaited: dict[str, int] = {}  # the incarnation of each server that is to come, by uuid
         self._lock = threading.Lock()
 
     def hypervisor(self) -> wire.HypervisorReport:
@@ -82,13 +83,17 @@ class SimulatedDriver(base.VirtDriver):
         return numa.topology(nodes, shared=self._shared, dedicated=compute.dedicated(self.context.conf))
 
     def traits(self) -> frozenset[str]:
-        """Return the trait that says that nothing here is real, and that of hosts that servers can leave."""
-        return frozenset({simulated_devices.TRAIT, names.MOVES})
+        """Return the trait that says that nothing here is real, and those of hosts that servers can leave."""
+        return frozenset({simulated_devices.TRAIT, names.MOVES, names.MOVES_LIVE})
 
     def servers(self) -> list[base.PresentServer]:
-        """Return the servers made since this process started."""
+        """Return the servers made, and awaited, since this process started."""
         with self._lock:
-            return [
+            awaited = [
+                base.PresentServer(uuid, base.Power.ABSENT, base.Launch.NEVER, incarnation=incarnation, awaited=True)
+                for uuid, incarnation in sorted(self._awaited.items())
+            ]
+            return awaited + [
                 base.PresentServer(
                     *(uuid, one.power, base.Launch.THIS_BOOT, one.order, one.incarnation, one.rescued),
                     plugs=_attached(one),
@@ -105,13 +110,15 @@ class SimulatedDriver(base.VirtDriver):
         fixed, plugs = _names(attachments, assignment)
         if self._change(assignment["server_uuid"], power=base.Power.RUNNING, rescued=rescued, plugs=plugs):
             return
-        if options.simulated_build_seconds:
+        came = assignment["server_uuid"] in self._awaited
+        if options.simulated_build_seconds and not came:
             progress.step("simulating a build")
             progress.cancelled.wait(options.simulated_build_seconds)
             progress.check()
-        if random.random() < options.simulated_failure_rate:  # noqa: S311 - not a secret
+        if not came and random.random() < options.simulated_failure_rate:  # noqa: S311 - not a secret
             raise base.BuildError("simulated failure ([agent] simulated_failure_rate)")
         with self._lock:
+            self._awaited.pop(assignment["server_uuid"], None)
             self._servers[assignment["server_uuid"]] = _Server(
                 assignment["name"],
                 (
@@ -185,6 +192,68 @@ class SimulatedDriver(base.VirtDriver):
             with self._lock:
                 self._servers.setdefault(assignment["server_uuid"], server)
 
+    def departure(self, server_uuid: str) -> wire.Departure:
+        """Return nothing: simulated servers have no files."""
+        return {"files": {}}
+
+    def departing_files(self, server_uuid: str) -> Mapping[str, Path]:
+        """Return nothing: simulated servers have no files."""
+        return {}
+
+    def await_server(
+        self,
+        assignment: wire.Assignment,
+        attachments: Sequence[devices.Attachment],
+        source: base.RunningServer,
+        progress: base.Progress,
+    ) -> None:
+        """Remember that the server may come."""
+        with self._lock:
+            self._awaited[assignment["server_uuid"]] = assignment.get("incarnation", 1)
+
+    def landing(self, server_uuid: str, domain: str) -> wire.Landing:
+        """Return nothing but the host's name."""
+        with self._lock:
+            if server_uuid not in self._awaited:
+                raise errors.NotFoundError(f"server {server_uuid} is not awaited on host {self.context.host}")
+        return {"xml": "", "address": self.context.host}
+
+    def landed(self, server_uuid: str) -> bool:
+        """Return False: a simulated server is where its source says that it is."""
+        return False
+
+    def send(self, assignment: wire.Assignment, destination: base.Destination, progress: base.Progress) -> None:
+        """Say that there is no domain any more, after ``simulated_build_seconds``; fail at
+        ``simulated_failure_rate``."""
+        server_uuid = assignment["server_uuid"]
+        with self._lock:
+            server = self._servers.get(server_uuid)
+        if server is None or server.power is base.Power.ABSENT:
+            return
+        if destination.aborted:
+            raise base.MigrationError("the migration was aborted")
+        destination.landing("")
+        options = self.context.conf.agent
+        memory = assignment["flavor"]["ram_mb"] << 20
+        told: wire.LiveProgress = {
+            "memory_total": memory,
+            "memory_processed": 0,
+            "memory_remaining": memory,
+            "disk_total": 0,
+            "disk_processed": 0,
+            "disk_remaining": 0,
+        }
+        progress.migration(told)
+        if options.simulated_build_seconds:
+            progress.cancelled.wait(options.simulated_build_seconds)
+        progress.check()
+        if random.random() < options.simulated_failure_rate:  # noqa: S311 - not a secret
+            raise base.MigrationError("simulated failure ([agent] simulated_failure_rate)")
+        self._change(server_uuid, power=base.Power.ABSENT)
+
+    def hasten(self, server_uuid: str) -> None:
+        """Do nothing: simulated servers write nothing that would have to be copied again."""
+
     def forget_disks(self, server_uuid: str, wanted: str | None) -> None:
         """Do nothing: simulated servers have no disks."""
 
@@ -204,6 +273,7 @@ class SimulatedDriver(base.VirtDriver):
         """Forget the server."""
         with self._lock:
             self._servers.pop(server_uuid, None)
+            self._awaited.pop(server_uuid, None)
 
     def diagnostics(self, server_uuid: str) -> wire.Diagnostics:
         """Say that nothing is done here."""

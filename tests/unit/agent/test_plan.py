@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from accelsched import wire
 from accelsched.agent.plan import (
     Action,
+    Await,
     Build,
     Cancel,
     Failure,
+    Hasten,
     Obey,
     Observe,
     OwnedDevice,
@@ -300,3 +302,45 @@ def test_a_server_that_is_set_aside_is_left_so_across_a_reboot_of_its_host() -> 
     order: Any = {"number": 2, "power": "aside", "reboot": None}
     server = PresentServer(A, Power.ABSENT, Launch.EARLIER_BOOT, CarriedOut(2))
     assert plan([{**wanted(A), "order": order}], Present([server])) == [Observe(A, "stopped", order=CarriedOut(2))]
+
+
+def coming() -> Any:
+    return {**wanted(A), "incarnation": 2, "incoming": {"host": "node2", "agent": "q"}}
+
+
+def awaited(power: Power = Power.ABSENT) -> Present:
+    return Present([PresentServer(A, power, Launch.NEVER, incarnation=2, awaited=True)])
+
+
+def away(**live: bool) -> Any:
+    to = {"host": "node2", "agent": "q", **live}
+    return {**wanted(A), "order": {"number": 1, "power": "away", "reboot": None, "live": to}}
+
+
+def test_what_a_server_needs_that_is_to_come_is_made_once_and_said() -> None:
+    assert plan([coming()], Present()) == [Await(coming())]
+    assert plan([coming()], there(A, Power.ABSENT, Launch.EARLIER_BOOT)) == [
+        Remove(A, announce=False)
+    ]  # of old
+    for power in (Power.ABSENT, Power.PAUSED, Power.RUNNING):  # whatever has come of it yet
+        assert plan([coming()], awaited(power)) == [Observe(A, "awaited", incarnation=2)]
+
+
+def test_what_came_is_taken_over_and_nothing_of_it_is_ever_removed_for_a_failure() -> None:
+    arrived = {**wanted(A), "incarnation": 2}
+    assert plan([arrived], awaited(Power.RUNNING)) == [Resume(arrived)]
+    assert plan([arrived], awaited(Power.PAUSED)) == [Resume(arrived)]
+    assert plan([], awaited(Power.RUNNING)) == [Remove(A, announce=False)]
+
+
+def test_a_server_goes_once_and_is_not_started_here_again() -> None:
+    assert plan([away()], there(A)) == [Obey(away())]
+    gone = Present([PresentServer(A, Power.ABSENT, Launch.THIS_BOOT, CarriedOut(1))])
+    assert plan([away()], gone) == [Observe(A, "stopped", order=CarriedOut(1))]
+
+
+def test_a_server_on_its_way_is_called_back_or_hastened_as_it_is_said() -> None:
+    work = {A: Work(builds=True)}
+    assert plan([away()], there(A), work=work) == []
+    assert plan([away(force=True)], there(A), work=work) == [Hasten(A)]
+    assert plan([away(force=True, abort=True)], there(A), work=work) == [Cancel(A)]

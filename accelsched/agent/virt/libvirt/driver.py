@@ -25,7 +25,18 @@ from accelsched.agent import files, numa
 from accelsched.agent.devices import base as devices
 from accelsched.agent.images import Image, ImageClient
 from accelsched.agent.virt import base, kvm
-from accelsched.agent.virt.libvirt import backup, capabilities, configdrive, instance, moving, plugs, storage, unused
+from accelsched.agent.virt.libvirt import (
+    backup,
+    capabilities,
+    configdrive,
+    instance,
+    landing,
+    moving,
+    plugs,
+    sending,
+    storage,
+    unused,
+)
 from accelsched.agent.virt.libvirt.connection import Connection
 from accelsched.agent.virt.libvirt.cpus import Cpus, GuestNode, Model
 from accelsched.agent.virt.libvirt.domain import DISK_TARGET, NAMESPACE, DirectBoot, DomainSpec, domain_xml
@@ -86,6 +97,7 @@ class LibvirtDriver(base.VirtDriver):
     def hypervisor(self) -> wire.HypervisorReport:
         """Ask libvirt what it runs."""
         version = self._ask(lambda connection: connection.getVersion(), "tell its version")
+        libvirt_version = self._ask(lambda connection: connection.getLibVersion(), "tell its version")
         self._check_network()
         self._check_cpu_model()
         return {
@@ -94,6 +106,8 @@ class LibvirtDriver(base.VirtDriver):
             "hostname": self.context.host,
             "cpu_arch": platform.machine(),
             "virt_type": self.virt_type,
+            "libvirt_version": int(libvirt_version),
+            "kernel": platform.release(),
         }
 
     def _check_network(self) -> None:
@@ -140,7 +154,7 @@ class LibvirtDriver(base.VirtDriver):
 
     def traits(self) -> frozenset[str]:
         """Return the image formats that can be booted and, where guests see the host's CPU, what that can do."""
-        traits = {names.MOVES, os_traits.COMPUTE_IMAGE_TYPE_QCOW2, os_traits.COMPUTE_IMAGE_TYPE_RAW}
+        traits = {names.MOVES, names.MOVES_LIVE, os_traits.COMPUTE_IMAGE_TYPE_QCOW2, os_traits.COMPUTE_IMAGE_TYPE_RAW}
         if self.virt_type == "kvm":
             known = set(os_traits.get_traits("HW_CPU_X86_"))
             traits |= {f"HW_CPU_X86_{flag.upper()}" for flag in _cpu_flags()} & known
@@ -167,6 +181,7 @@ class LibvirtDriver(base.VirtDriver):
             base.PresentServer(
                 *(uuid, power, files_.launch, files_.order, files_.incarnation, rescued),
                 kept_disks=files_.kept_disks,
+                awaited=files_.incoming.exists(),
                 plugs=plugs_,
             )
             for uuid in sorted(domains.keys() | set(instance.server_uuids(self._instances)))
@@ -179,8 +194,8 @@ class LibvirtDriver(base.VirtDriver):
         """Fetch images, make the disk and the config drive, define the domain and start it."""
         server_uuid = assignment["server_uuid"]
         files_ = self._instance(server_uuid)
-        if self._goes_on(server_uuid):
-            files_.mark_launched()
+        if self._goes_on(server_uuid, resume=base.to_run(assignment)):
+            self._is_there(files_)
             return
         files_.create(assignment.get("incarnation", 1))
         progress.step("fetching image")
@@ -191,6 +206,23 @@ class LibvirtDriver(base.VirtDriver):
         rescue = base.rescue_image(assignment)
         if rescue is not None:
             self._rescue_disk(rescue, files_, progress)
+        spec = self._spec(assignment, attachments, files_, disk, progress)
+        progress.step("starting")
+        self._start(domain_xml(spec))
+        self._is_there(files_)
+        if rescue is None:
+            files_.rescue_disk.unlink(missing_ok=True)
+
+    def _spec(
+        self,
+        assignment: wire.Assignment,
+        attachments: Sequence[devices.Attachment],
+        files_: instance.Instance,
+        disk: Path | None,
+        progress: base.Progress,
+    ) -> DomainSpec:
+        """Return what a server's domain is to be, with its kernel and its config drive made."""
+        rescue = base.rescue_image(assignment)
         boots = rescue or assignment["image"]
         direct_boot = self._direct_boot(boots, progress)
         uefi = boots is not None and boots["properties"].get("hw_firmware_type") == "uefi"
@@ -201,9 +233,8 @@ class LibvirtDriver(base.VirtDriver):
             if not config_drive.exists():
                 image = configdrive.iso_image(configdrive.contents(assignment, self._network(assignment)))
                 files.write_atomically(config_drive, image, mode=0o600)
-        progress.step("starting")
-        spec = DomainSpec(
-            server_uuid=server_uuid,
+        return DomainSpec(
+            server_uuid=assignment["server_uuid"],
             name=assignment["name"],
             node_uuid=self.context.node_uuid,
             project_id=assignment["project_id"],
@@ -229,10 +260,11 @@ class LibvirtDriver(base.VirtDriver):
             ),
             cpu_model=self._cpu_model,
         )
-        self._start(domain_xml(spec))
+
+    def _is_there(self, files_: instance.Instance) -> None:
+        """Remember that a server runs here, however it came."""
         files_.mark_launched()
-        if rescue is None:
-            files_.rescue_disk.unlink(missing_ok=True)
+        files_.incoming.unlink(missing_ok=True)
 
     def prepare_rescue(self, assignment: wire.Assignment, progress: base.Progress) -> None:
         """Make an overlay of the rescue image, and no use of what an earlier rescue left."""
@@ -300,6 +332,117 @@ class LibvirtDriver(base.VirtDriver):
         moving.take_over(files_, assignment, source, self._cache, progress)
         if not base.to_run(assignment):
             files_.mark_launched()
+
+    def departure(self, server_uuid: str) -> wire.Departure:
+        """Look at the server's directory."""
+        return moving.departure(self._instance_here(server_uuid))
+
+    def departing_files(self, server_uuid: str) -> Mapping[str, Path]:
+        """Return the config drive, and the image that the disk stands on."""
+        return moving.departing(self._instance_here(server_uuid))
+
+    def await_server(
+        self,
+        assignment: wire.Assignment,
+        attachments: Sequence[devices.Attachment],
+        source: base.RunningServer,
+        progress: base.Progress,
+    ) -> None:
+        """Make the server's directory with a disk of the same shape; and write down what its domain would be here."""
+        files_ = self._instance(assignment["server_uuid"])
+        files_.create(assignment.get("incarnation", 1))
+        disk = moving.make_ready(files_, assignment, source, self._cache, progress)
+        spec = self._spec(assignment, attachments, files_, disk, progress)
+        files.write_atomically(files_.incoming, domain_xml(spec).encode())
+
+    def landing(self, server_uuid: str, domain: str) -> wire.Landing:
+        """Put what is of this host into the domain's definition."""
+        files_ = self._instance_here(server_uuid)
+        try:
+            here = files_.incoming.read_text()
+        except FileNotFoundError:
+            raise errors.NotFoundError(f"server {server_uuid} is not awaited on host {self.context.host}") from None
+        conf = self.context.conf
+        address = conf.libvirt.live_migration_inbound_addr or conf.agent.my_ip or platform.node()
+        return {"xml": landing.adapt(domain, here), "address": address}
+
+    def landed(self, server_uuid: str) -> bool:
+        """Ask libvirt whether the domain runs here."""
+        return self._ask(lambda connection: sending.has_landed(self._find(connection, server_uuid)), "tell of a domain")
+
+    def send(self, assignment: wire.Assignment, destination: base.Destination, progress: base.Progress) -> None:
+        """Have libvirt migrate the domain. One that an agent which is gone had begun goes on, and is seen through."""
+        server_uuid = assignment["server_uuid"]
+        flavor = assignment["flavor"]
+        gib = flavor["ram_mb"] / 1024 + flavor["disk_gb"]
+        failure: str | None = None
+        where = self._whereabouts(server_uuid)
+        if where is sending.Whereabouts.ON_ITS_WAY:
+            self._see_through(server_uuid, gib, progress)
+            progress.check()
+            where = self._whereabouts(server_uuid)
+        elif where is sending.Whereabouts.HERE and not destination.aborted:
+            failure = self._go(server_uuid, destination, gib, progress)
+            progress.check()
+            if failure is None:
+                return
+            where = self._whereabouts(server_uuid)
+        # What is not seen to have gone from here is gone only if it is seen there.
+        if where in (sending.Whereabouts.GONE, sending.Whereabouts.OFF) and destination.landed():
+            return
+        if where is sending.Whereabouts.ON_ITS_WAY:
+            raise errors.UnavailableError("libvirt still has the migration under way")
+        if destination.aborted:
+            raise base.MigrationError("the migration was aborted")
+        if where is not sending.Whereabouts.HERE:
+            raise base.MigrationError(failure or "the server stopped before it was there")
+        raise base.MigrationError(failure or "the migration failed; see libvirt's log on both hosts")
+
+    def hasten(self, server_uuid: str) -> None:
+        """Stop the virtual CPUs; libvirt has them go on where the domain arrives."""
+        if self._whereabouts(server_uuid) is sending.Whereabouts.ON_ITS_WAY:
+            self.pause(server_uuid)
+
+    def _whereabouts(self, server_uuid: str) -> sending.Whereabouts:
+        return self._ask(
+            lambda connection: sending.whereabouts(self._find(connection, server_uuid)), "tell where a domain is"
+        )
+
+    def _go(self, server_uuid: str, destination: base.Destination, gib: float, progress: base.Progress) -> str | None:
+        """Migrate a domain; return why that failed, None when it is there."""
+        options = self.context.conf.libvirt
+
+        def described(connection: Any) -> tuple[Any, str]:
+            domain = self._find(connection, server_uuid)
+            return domain, domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE)
+
+        domain, xml = self._ask(described, "describe a domain")
+        try:
+            there = destination.landing(xml)
+        except (errors.NotFoundError, errors.ConflictError) as exc:
+            return str(exc)
+        definition = etree.fromstring(xml.encode())
+        uri = options.live_migration_uri.replace("%s", there["address"])
+        call = sending.Sending(domain, uri, sending.parameters(there, options), sending.flags(definition, options))
+        watch = sending.Watch(domain, sending.downtime(definition, options), options, gib, progress)
+        late = watch.until(call.over)
+        if call.error is None:
+            return None
+        return "it took longer than [libvirt] live_migration_completion_timeout allows" if late else str(call.error)
+
+    def _see_through(self, server_uuid: str, gib: float, progress: base.Progress) -> None:
+        """Wait until a migration is over that nobody waits for any more."""
+        options = self.context.conf.libvirt
+        domain = self._ask(lambda connection: self._find(connection, server_uuid), "look for a domain")
+        if domain is None:
+            return
+
+        def over(seconds: float) -> bool:
+            progress.cancelled.wait(seconds)
+            return self._whereabouts(server_uuid) is not sending.Whereabouts.ON_ITS_WAY
+
+        definition = etree.fromstring(domain.XMLDesc().encode())
+        sending.Watch(domain, sending.downtime(definition, options), options, gib, progress).until(over)
 
     def forget_disks(self, server_uuid: str, wanted: str | None) -> None:
         """Remove copies of the disk from the server's directory."""
@@ -495,10 +638,13 @@ class LibvirtDriver(base.VirtDriver):
         domain = self._ask(self._own_domains, "list domains").get(server_uuid)
         return None if domain is None else domain.power
 
-    def _goes_on(self, server_uuid: str) -> bool:
-        """Have a domain run that is there and does, or is paused; return whether there is one."""
+    def _goes_on(self, server_uuid: str, *, resume: bool) -> bool:
+        """Have a domain run that is there and does, or is paused; return whether there is one.
+
+        :param resume: one that is paused is to go on; one that came paused stays so
+        """
         power = self._power(server_uuid)
-        if power is base.Power.PAUSED:
+        if power is base.Power.PAUSED and resume:
             self._with_domain(server_uuid, lambda domain: domain.resume(), "resumed")
         return power in (base.Power.RUNNING, base.Power.PAUSED)
 

@@ -184,14 +184,23 @@ def create_disk(disk: Path, base: Path | None, base_format: str, size_gb: int) -
     if disk.exists():
         return
     size = size_gb * GIB
-    backing: tuple[str, ...] = ()
     if base is not None:
-        file_format = _FORMATS[base_format]
-        virtual_size = int(image_info(base, file_format)["virtual-size"])
+        virtual_size = int(image_info(base, _FORMATS[base_format])["virtual-size"])
         if size and virtual_size > size:
             raise BuildError(f"the image needs {virtual_size} bytes of disk, the flavor has {size}")
         size = size or virtual_size
-        backing = ("-b", str(base), "-F", file_format)
+    create_like(disk, base, base_format, size)
+
+
+def create_like(disk: Path, base: Path | None, base_format: str, size: int) -> None:
+    """Make an empty disk of a size, an overlay of an image or by itself, unless it is there.
+
+    :param base_format: Glance's disk format of the image
+    :param size: bytes
+    """
+    if disk.exists():
+        return
+    backing = () if base is None else ("-b", str(base), "-F", _FORMATS[base_format])
     partial = disk.with_name(f"{disk.name}{PARTIAL}")
     partial.unlink(missing_ok=True)
     _qemu_img("create", "-q", "-f", "qcow2", *backing, str(partial), str(size))
