@@ -17,6 +17,7 @@ from accelsched.compute import (
     accelerators,
     hearing,
     hosts,
+    live_migration,
     moving,
     orders,
     programming,
@@ -24,7 +25,7 @@ from accelsched.compute import (
     shelving,
     states,
 )
-from accelsched.db import instance_actions
+from accelsched.db import instance_actions, moves
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Migration, Server, as_iso
 from accelsched.placement import claims
@@ -39,19 +40,21 @@ def of_hosts(session: Session, names: Sequence[str]) -> list[wire.Assignment]:
     :param session: all of whose statements see the same: who came between two of them would be wanted on neither side
     """
     here = select(Server.id).where(Server.host.in_(names), Server.deleted_at.is_(None))
-    ids = set(session.scalars(union_all(here, moving.set_aside(names))))
+    ids = set(session.scalars(union_all(here, moving.set_aside(names), live_migration.coming(names))))
     if not ids:
         return []
     servers = session.scalars(select(Server).where(Server.id.in_(ids)).order_by(Server.id)).all()
     moves = moving.of_each(session, servers)
-    there, aside = [], []
+    there, aside, coming = [], [], []
     for server in servers:
         migration = moves.get(server.id)
         if server.host in names and server.deleted_at is None:
             there.append(_there(session, server, migration))
         if migration is not None and migration.source_host in names and moving.is_set_aside(server, migration):
             aside.append(_set_aside(server, migration))
-    return there + aside
+        if migration is not None and migration.dest_host in names and live_migration.comes(migration):
+            coming.append(_coming(session, server, migration))
+    return there + aside + coming
 
 
 def _there(session: Session, server: Server, migration: Migration | None) -> wire.Assignment:
@@ -60,8 +63,6 @@ def _there(session: Session, server: Server, migration: Migration | None) -> wir
     origin = moving.origin(server, migration)
     if origin is not None:
         assignment["origin"] = {"host": origin, "agent": hosts.agent_of(session, origin) or ""}
-        if hosts.is_forced_down(session, origin):
-            assignment["origin"]["lost"] = True
     kept = moving.kept_disk(migration)
     if kept is not None:
         assignment["kept_disk"] = kept
@@ -79,6 +80,22 @@ def _set_aside(server: Server, migration: Migration) -> wire.Assignment:
         "order": source["order"],
         "incarnation": source["incarnation"],
         "numa": source["numa"] or [],
+    }
+    return assignment
+
+
+def _coming(session: Session, server: Server, migration: Migration) -> wire.Assignment:
+    """Return what is wanted of a server where it goes as it runs: that all is ready for it."""
+    target, source = migration.target, migration.source_host
+    assignment = _assignment(server)
+    for key in ("order", "restore"):
+        assignment.pop(key, None)  # type: ignore[misc]
+    assignment |= {
+        "host": migration.dest_host or "",
+        "devices": target["devices"],
+        "numa": target["numa"] or [],
+        "incarnation": target["incarnation"],
+        "incoming": {"host": source, "agent": hosts.agent_of(session, source) or ""},
     }
     return assignment
 
@@ -137,9 +154,9 @@ def _device(device: Mapping[str, Any]) -> wire.DeviceAllocation:
 
 
 class Moved(NamedTuple):
-    """Another host has to do with the server now, and its agent is to be told."""
+    """Other hosts have to do with the server now, and their agents are to be told."""
 
-    host: str
+    hosts: Sequence[str]
 
 
 Outcome = Literal["gone", "unplaced", "offloaded"] | Moved | None
@@ -161,7 +178,8 @@ def observe(session: Session, seen: wire.Observation, max_attempts: int) -> Outc
     # An agent that was away may speak of a server that has been moved or removed since.
     if server is None or server.deleted_at is not None or server.host != seen["host"]:
         moving.source_seen(session, seen, server)
-        return None
+        told = live_migration.awaited(session, server, seen)
+        return None if told is None else Moved([told])
     server.updated_at = utcnow()
     server.detail = seen["detail"][:255]
     programming.observed(session, server, seen)
@@ -172,10 +190,27 @@ def observe(session: Session, seen: wire.Observation, max_attempts: int) -> Outc
     if not moving.leaves_destination(server, migration) and not rebuilding.observed(session, server, seen):
         return None
     accelerators.observed(session, server, seen)
-    if migration is not None and moving.under_way(migration):
-        host = moving.observed(session, server, migration, seen)
-        return None if host is None else Moved(host)
+    told_hosts = _on_its_way(session, server, migration, seen)
+    if told_hosts is not None:
+        return Moved(told_hosts) if told_hosts else None
     return _here(session, server, seen, max_attempts)
+
+
+def _on_its_way(
+    session: Session, server: Server, migration: Migration | None, seen: wire.Observation
+) -> Sequence[str] | None:
+    """Take over how far a server is that is under way.
+
+    :returns: hosts whose agents are to be told; None when what was seen says how the server is, as ever
+    """
+    if migration is None:
+        return None
+    if moves.is_live(migration):
+        return live_migration.observed(session, server, migration, seen)
+    if not moving.under_way(migration):
+        return None
+    host = moving.observed(session, server, migration, seen)
+    return [] if host is None else [host]
 
 
 def _here(
@@ -216,7 +251,7 @@ def _left(session: Session, server: Server) -> Literal["gone"] | Moved:
         return "gone"
     elsewhere = moving.left(session, server)
     if elsewhere is not None:
-        return Moved(elsewhere)
+        return Moved([elsewhere])
     claims.release(session, [server.uuid])
     server.deleted_at = utcnow()
     server.detail = ""

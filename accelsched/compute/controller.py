@@ -86,8 +86,9 @@ class Controller:
                     self._place()
                 case "offloaded":
                     self._sync(observation["host"])
-                case assignments.Moved(host):
-                    self._sync(host)
+                case assignments.Moved(hosts_):
+                    for host in hosts_:
+                        self._sync(host)
 
     def _sync(self, host: str) -> None:
         """Have the agent of a host look at what is wanted there; it does so by itself, only later."""

@@ -22,8 +22,8 @@ to be deleted        as its state     ...        deleting       ...
 deleted_at is set    DELETED          deleted                   none
 ===================  ===============  =========  =============  ==========
 
-``*`` but REBOOT or HARD_REBOOT while an active one is rebooted, REBUILD while one is built anew, RESIZE while one moves
-and REVERT_RESIZE while it goes back.
+``*`` but REBOOT or HARD_REBOOT while an active one is rebooted, REBUILD while one is built anew, RESIZE while one
+moves, REVERT_RESIZE while it goes back and MIGRATING while it moves as it runs.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ _BY_TASK = {
         for state in (ACTIVE, STOPPED)
         for task in ("resize_prep", "resize_migrating", "resize_finish")
     },
+    **{(state, "migrating"): "MIGRATING" for state in (ACTIVE, PAUSED)},
     **{(state, "resize_reverting"): "REVERT_RESIZE" for state in (ACTIVE, STOPPED, RESIZED, RESIZED_STOPPED)},
 }
 

@@ -230,16 +230,17 @@ class Migration(Base):
     uuid: Mapped[uuid_text] = mapped_column(unique=True)
     server_id: Mapped[int] = mapped_column(ForeignKey("servers.id"), index=True)
     request_id: Mapped[int] = mapped_column(ForeignKey("requests.id"), index=True)
-    type: Mapped[str] = mapped_column(String(16))  # resize, migration
-    status: Mapped[str] = mapped_column(String(16), index=True)  # see compute.moving
+    type: Mapped[str] = mapped_column(String(16))  # resize, migration, live-migration
+    status: Mapped[str] = mapped_column(String(16), index=True)  # see compute.moving, compute.live_migration
     source_host: Mapped[name_text]
     source_node: Mapped[uuid_text]
     dest_host: Mapped[str | None] = mapped_column(String(255))
     dest_node: Mapped[str | None] = mapped_column(String(36))
-    # What the server is there: flavor, devices, numa, incarnation; of the source also the order that set it aside.
+    # What the server is there: flavor, devices, numa, incarnation; of the source also the order that set it aside,
+    # of the target of a live one how far it is (progress: wire.LiveProgress) and whether it was given up (aborted).
     source: Mapped[dict[str, Any]] = mapped_column(JSON)
     target: Mapped[dict[str, Any]] = mapped_column(JSON)
-    power: Mapped[str] = mapped_column(String(16))  # what it did before, and is to do after: running, stopped
+    power: Mapped[str] = mapped_column(String(16))  # what it did before, and is to do after: running, stopped, paused
     old_flavor_id: Mapped[int | None] = mapped_column(BigInteger)
     new_flavor_id: Mapped[int | None] = mapped_column(BigInteger)
     fault: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # wire.Fault: why it is taken back

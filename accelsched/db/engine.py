@@ -35,17 +35,6 @@ _TRUSTED_S = 1.0
 _USED_AT = "accelsched.used_at"
 
 
-class CommitLostError(db_exception.DBConnectionError):
-    """The connection went away during the commit itself: nobody knows whether it took.
-
-    :ivar result: what the transaction would have returned
-    """
-
-    def __init__(self, inner: Exception, result: object) -> None:
-        super().__init__(inner)
-        self.result = result
-
-
 class Database:
     """An engine and the three ways to use it."""
 
@@ -116,7 +105,6 @@ class Database:
 
         :param write: repeated from its start after a deadlock, a lost race or a connection lost before the commit;
             must have no effect but through its session
-        :raises CommitLostError: when the connection was lost during the commit, which is not repeated
         :raises Exception: whatever ``write`` raises, after everything was rolled back
         """
         for attempt in tenacity.Retrying(
@@ -144,10 +132,8 @@ class Database:
                 if self.is_sqlite and isinstance(exc.orig, sqlite3.OperationalError) and "locked" in str(exc.orig):
                     raise db_exception.DBDeadlock(exc) from exc
                 raise
-            try:
-                session.commit()
-            except db_exception.DBConnectionError as exc:
-                raise CommitLostError(exc, result) from exc
+            # A connection lost during the commit itself is not repeated: nobody knows whether it took.
+            session.commit()
             return result
 
     def dispose(self) -> None:

@@ -17,8 +17,12 @@ from accelsched import wire
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Migration, Server
 
-Power = Literal["running", "stopped", "paused", "suspended", "rescued", "aside"]
+Power = Literal["running", "stopped", "paused", "suspended", "rescued", "aside", "away"]
 Reboot = Literal["soft", "hard"]
+
+LIVE = "live-migration"
+"""Type of the migrations of servers that run meanwhile, see :mod:`accelsched.compute.live_migration`."""
+LIVE_TASK = "migrating"
 
 
 def wish(
@@ -36,6 +40,11 @@ def on_same_host(migration: Migration) -> bool:
     return migration.dest_host == migration.source_host
 
 
+def is_live(migration: Migration) -> bool:
+    """Tell whether a server runs while it moves."""
+    return migration.type == LIVE
+
+
 def place(
     session: Session,
     migration: Migration,
@@ -45,7 +54,10 @@ def place(
     devices: Sequence[Mapping[str, Any]],
     numa: Sequence[Mapping[str, Any]] | None,
 ) -> None:
-    """Write down where a server is to go, and have it set aside where it is; on the same host it goes there at once."""
+    """Write down where a server is to go, and have it set aside where it is; on the same host it goes there at once.
+
+    One that is to run meanwhile stays as it is, until all is ready for it there.
+    """
     migration.dest_host, migration.dest_node = host, node_uuid
     same = on_same_host(migration)
     migration.target = {
@@ -60,8 +72,11 @@ def place(
         "numa": server.numa,
         "incarnation": server.incarnation,
     }
-    migration.power = "stopped" if server.state == "stopped" else "running"
+    migration.power = server.state if server.state in ("stopped", "paused") else "running"
     migration.source = source
+    if is_live(migration):
+        _step(migration, server, "preparing", LIVE_TASK)
+        return
     if same:
         arrive(migration, server)
         return
@@ -101,6 +116,36 @@ def give_up(migration: Migration, server: Server, fault: wire.Fault) -> None:
     close(migration, server, "error")
 
 
+def leave(migration: Migration, server: Server, destination: Mapping[str, Any]) -> None:
+    """Order a server to go where it is awaited, as it runs.
+
+    :param destination: wire.Destination
+    """
+    wish(server, "away", beside={"live": dict(destination)})
+    _step(migration, server, "running", LIVE_TASK)
+
+
+def land(migration: Migration, server: Server) -> None:
+    """Have a server be where it has gone as it ran."""
+    _be_at(server, migration.dest_host, migration.dest_node, migration.target)
+    server.built = server.incarnation
+    _do_as_before(migration, server)
+    close(migration, server, "completed")
+    server.updated_at = utcnow()
+
+
+def stay(migration: Migration, server: Server, fault: wire.Fault, status: str) -> None:
+    """Have a server that was to go as it runs stay.
+
+    :param status: error or cancelled
+    """
+    if migration.status == "running":
+        _do_as_before(migration, server)
+    migration.fault = dict(fault)
+    close(migration, server, status)
+    server.updated_at = utcnow()
+
+
 def close(migration: Migration, server: Server, status: str) -> None:
     """Note that a move is over."""
     migration.status, migration.updated_at = status, utcnow()
@@ -116,8 +161,8 @@ def _be_at(server: Server, host: str | None, node_uuid: str | None, side: Mappin
 
 def _do_as_before(migration: Migration, server: Server) -> None:
     """Order what the server did before; by way of a reboot on the same host, so that it gets its other size."""
-    if migration.power == "stopped":
-        wish(server, "stopped")
+    if migration.power != "running":
+        wish(server, "stopped" if migration.power == "stopped" else "paused")
     else:
         wish(server, "running", "soft" if on_same_host(migration) else None)
 

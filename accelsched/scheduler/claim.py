@@ -30,8 +30,11 @@ from accelsched.scheduler.pipeline import Selection
 T = TypeVar("T")
 
 CONSUMER_TYPE = "INSTANCE"
+_MOVES = ("evacuate", "unshelve", "resize", "migrate", "live-migration")  # instance actions that want another host
 # Tasks of servers that are there and want a host, or another one.
 _MOVING = ("rebuilding", "unshelving", "resize_prep")
+# Of migrations that want a host.
+_UNPLACED = ("pre-migrating", "queued")
 
 
 class Unplaced(NamedTuple):
@@ -56,6 +59,8 @@ def _wanting(requests: Sequence[Request]) -> ColumnElement[bool]:
         wanting.append(and_(Server.request_id.in_(new), Server.host.is_(None), Server.state == "scheduling"))
     if moving:
         wanting.append(and_(Server.id.in_(moving), Server.task.in_(_MOVING), Server.incarnation == Server.built))
+        queued = select(Migration.server_id).where(Migration.server_id.in_(moving), Migration.status == "queued")
+        wanting.append(and_(Server.id.in_(queued), Server.task == moves.LIVE_TASK))
     return and_(or_(*wanting), Server.desired == "active", Server.deleted_at.is_(None))
 
 
@@ -191,7 +196,7 @@ def _migrations(session: Session, requests: Sequence[Request]) -> dict[int, Migr
     if not ids:
         return {}
     found = session.scalars(
-        select(Migration).where(Migration.request_id.in_(ids), Migration.status == "pre-migrating").with_for_update()
+        select(Migration).where(Migration.request_id.in_(ids), Migration.status.in_(_UNPLACED)).with_for_update()
     )
     return {migration.request_id: migration for migration in found}
 
@@ -288,7 +293,7 @@ def give_up(session: Session, request: Request, message: str) -> None:
         last = f" The last: {server.fault['message']}" if server.failed_hosts and server.fault else ""
         fault = {"code": 500, "message": f"{message}{tried}{last}", "details": "", "created": as_iso(now)}
         server.state, server.fault = "error", fault
-    for action in ("create",) if request.server_id is None else ("evacuate", "unshelve", "resize", "migrate"):
+    for action in ("create",) if request.server_id is None else _MOVES:
         instance_actions.finish(
             session, [server.id for server in left], action=action, fault={"message": message, "details": ""}
         )

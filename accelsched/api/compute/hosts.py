@@ -19,7 +19,7 @@ from accelsched import errors, policies
 from accelsched.api import resources
 from accelsched.api.compute import microversion, queries
 from accelsched.api.compute.servers import hint
-from accelsched.compute import hosts, hypervisors, moving, rebuilding, zones
+from accelsched.compute import hosts, hypervisors, live_migration, moving, rebuilding, zones
 from accelsched.db.compute import Host
 from accelsched.db.instance_actions import Origin
 
@@ -294,7 +294,10 @@ class ComputeServices(HostResource):
                 disabled_reason=wanted.get("disabled_reason"),
                 forced_down=wanted.get("forced_down"),
             )
-            back = moving.host_lost(session, host.name, evacuated=evacuates) if lost else set()
+            back: set[str] = set()
+            if lost:
+                back |= moving.host_lost(session, host.name, evacuated=evacuates)
+                back |= live_migration.host_lost(session, host.name)
             agents = [(hosts.agent_of(session, name) or "", name) for name in sorted(back)]
             on_their_way = rebuilding.evacuate_host(session, host.name, origin) if evacuates else 0
             return host, zones.of_hosts(session, [host.name]), on_their_way, agents

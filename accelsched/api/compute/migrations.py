@@ -4,16 +4,21 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import falcon
+from sqlalchemy.orm import Session
 
 from accelsched import errors, policies
 from accelsched.api import resources
 from accelsched.api.compute import microversion, queries
-from accelsched.api.compute.servers import ServerResource
-from accelsched.compute import moving
+from accelsched.api.compute.servers import ServerResource, hint
+from accelsched.compute import hosts, live_migration, moving
+from accelsched.db import moves
 from accelsched.db.compute import Migration
+from accelsched.db.instance_actions import Origin
 
 if TYPE_CHECKING:
     from accelsched.api.services import Services
@@ -64,53 +69,93 @@ class Migrations:
 
 
 class LiveMigrations(ServerResource):
-    """``/servers/{id}/migrations``: as in Nova the live ones that are under way, of which there are none."""
+    """``/servers/{id}/migrations``: as in Nova the live ones that are under way."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
-        """List none (2.23)."""
+        """List them (2.23); there is one at most."""
         microversion.need(req, 23)
-        self._get(uuid, self._scope(resources.context_of(req), _LIVE + "index"))
-        resp.media = {"migrations": []}
+        minor = microversion.version_of(req).minor
+        scope = self._scope(resources.context_of(req), _LIVE + "index")
+        resp.media = {"migrations": [_live_view(it, uuid, minor) for it in self._under_way(uuid, scope)]}
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, uuid: str, number: str) -> None:
-        """Show none (2.23).
+        """Show one (2.23).
 
-        :raises accelsched.errors.NotFoundError: always
+        :raises accelsched.errors.NotFoundError: when it is none of these
         """
         microversion.need(req, 23)
-        self._find(uuid, number, self._scope(resources.context_of(req), _LIVE + "show"))
-        raise errors.NotFoundError(f"Migration {number} for server {uuid} is not live-migration.")
+        minor = microversion.version_of(req).minor
+        scope = self._scope(resources.context_of(req), _LIVE + "show")
+        with self._services.db.reading() as session:
+            migration = moving.get(session, uuid, number, project_id=scope)
+        if not moves.is_live(migration):
+            raise errors.NotFoundError(f"Migration {number} for server {uuid} is not live-migration.")
+        if migration.id not in [one.id for one in self._under_way(uuid, scope)]:
+            raise errors.NotFoundError(f"Live migration {number} for server {uuid} is not in progress.")
+        resp.media = {"migration": _live_view(migration, uuid, minor)}
 
     def on_post_action(self, req: falcon.Request, resp: falcon.Response, uuid: str, number: str) -> None:
-        """Refuse to have one end soon (2.22).
+        """Have one end soon, at the price of a guest that stands still (2.22).
 
-        :raises accelsched.errors.InvalidError: always, if there is such a migration of the server
+        :raises accelsched.errors.InvalidError: when libvirt has not begun it, or it is over
         """
         microversion.need(req, 22)
         scope = self._scope(resources.context_of(req), _LIVE + "force_complete")
         resources.body_of(req, _FORCE_COMPLETE)
-        raise _in_state(self._find(uuid, number, scope), uuid, "force complete")
+        self._change(req, functools.partial(live_migration.force, uuid=uuid, number=number, project_id=scope))
+        resp.status = falcon.HTTP_202
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, uuid: str, number: str) -> None:
-        """Refuse to end one (2.24).
+        """Give one up (2.24); from 2.65 on before libvirt has begun it, too.
 
-        :raises accelsched.errors.InvalidError: always, if there is such a migration of the server
+        :raises accelsched.errors.InvalidError: when it is over, or that early
         """
         microversion.need(req, 24)
-        raise _in_state(
-            self._find(uuid, number, self._scope(resources.context_of(req), _LIVE + "delete")), uuid, "abort"
-        )
+        early = microversion.version_of(req).minor >= 65
+        scope = self._scope(resources.context_of(req), _LIVE + "delete")
+        abort = functools.partial(live_migration.abort, uuid=uuid, number=number, project_id=scope, early=early)
+        self._change(req, abort)
+        resp.status = falcon.HTTP_202
 
-    def _find(self, uuid: str, number: str, scope: str | None) -> Migration:
+    def _under_way(self, uuid: str, scope: str | None) -> list[Migration]:
         with self._services.db.reading() as session:
-            return moving.get(session, uuid, number, project_id=scope)
+            return live_migration.under_way(session, uuid, project_id=scope)
+
+    def _change(self, req: falcon.Request, change: Callable[..., Sequence[str]]) -> None:
+        """Change a migration, and have the agents look that have to do with it."""
+        origin = Origin.of(resources.context_of(req))
+
+        def write(session: Session) -> list[tuple[str, str]]:
+            return [(hosts.agent_of(session, name) or "", name) for name in change(session, origin=origin)]
+
+        for agent, name in self._services.db.transact(write):
+            hint("sync", functools.partial(self._services.agents.sync, agent, [name]))
 
 
-def _in_state(migration: Migration, uuid: str, verb: str) -> errors.InvalidError:
-    return errors.InvalidError(
-        f"Migration {migration.id} state of instance {uuid} is {migration.status}. Cannot {verb} while the migration "
-        "is in this state."
-    )
+def _live_view(migration: Migration, server_uuid: str, minor: int) -> dict[str, Any]:
+    progress = migration.target.get("progress", {})
+    view: dict[str, Any] = {
+        "id": migration.id,
+        "server_uuid": server_uuid,
+        "status": migration.status,
+        "source_compute": migration.source_host,
+        "source_node": migration.source_host,
+        "dest_compute": migration.dest_host,
+        "dest_node": migration.dest_host,
+        "dest_host": None,
+        "created_at": migration.created_at.isoformat(),
+        "updated_at": migration.updated_at.isoformat(),
+        **{
+            f"{what}_{part}_bytes": progress.get(f"{what}_{part}")
+            for what in ("memory", "disk")
+            for part in ("total", "processed", "remaining")
+        },
+    }
+    if minor >= 59:
+        view["uuid"] = migration.uuid
+    if minor >= 80:
+        view |= {"user_id": migration.user_id, "project_id": migration.project_id}
+    return view
 
 
 def _view(migration: Migration, server_uuid: str, minor: int) -> dict[str, Any]:

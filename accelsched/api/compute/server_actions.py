@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import falcon
 import jsonschema
+from oslo_utils import strutils
 from sqlalchemy.orm import Session
 
 from accelsched import errors, policies, rpc, wire
@@ -223,12 +224,29 @@ class Actions(ServerResource):
         return _ACCEPTED
 
     def _migrate_live(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
-        """Refuse to move a server while it runs, and say why."""
-        rule = "os_compute_api:os-migrate-server:migrate_live"
-        scope = self._scope(resources.context_of(req), rule)
-        resources.check(schemas.live_migrate(microversion.version_of(req).minor), arguments)
-        with self._services.db.reading() as session:
-            live_migration.refuse(session, uuid, arguments["host"], project_id=scope, admin=self._is_admin(req))
+        """Have a server go to another host while it runs."""
+        rule, minor = "os_compute_api:os-migrate-server:migrate_live", microversion.version_of(req).minor
+        self._scope(resources.context_of(req), rule)
+        resources.check(schemas.live_migrate(minor), arguments)
+        target = arguments["host"]
+        forced = _is_true(arguments.get("force", False))
+        if forced and target is None:
+            raise errors.InvalidError("Can't force to a non-provided destination")
+        block = arguments["block_migration"]
+        migrate = functools.partial(
+            live_migration.migrate,
+            # Until 2.29 a host that was named was taken without asking the filters.
+            wanted=live_migration.Wanted(
+                target,
+                forced=forced or (target is not None and minor < 30),
+                copies_disk=block == "auto" or _is_true(block),
+            ),
+            admin=self._is_admin(req),
+            service_down_time_s=self._services.conf.scheduler.service_down_time,
+        )
+        self._change(req, uuid, rule, migrate)
+        hint("place", self._services.scheduler.place)
+        return _ACCEPTED
 
     def _move(self, req: falcon.Request, uuid: str, rule: str, wanted: moving.Move) -> None:
         move = functools.partial(
@@ -429,6 +447,12 @@ class Actions(ServerResource):
         except rpc.MESSAGING_ERRORS as exc:
             raise errors.UnavailableError(f"The agent of host {host.name} cannot be reached just now.") from exc
         return Answer(falcon.HTTP_200, {"output": output})
+
+
+def _is_true(flag: bool | str) -> bool:
+    """Return what a flag says, that Nova also takes as a text."""
+    answer: bool = strutils.bool_from_string(flag)
+    return answer
 
 
 def _refuse_password(action: str, arguments: Mapping[str, Any]) -> None:

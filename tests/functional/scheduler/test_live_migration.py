@@ -1,0 +1,287 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Live migration: what each side is asked and holds at each step, what fails and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import fleets
+import os_traits
+import pytest
+from puppets import ORIGIN, Site
+from sqlalchemy import select
+
+from accelsched import errors, names, wire
+from accelsched.compute import live_migration, servers, states
+from accelsched.compute.live_migration import Wanted
+from accelsched.db.compute import Migration
+from accelsched.scheduler import request as requests
+
+FAULT: wire.Fault = {"message": "no way", "details": ""}
+WHOEVER: dict[str, Any] = {"project_id": None, "admin": True, "service_down_time_s": 60}
+BOOKWORM = {"libvirt_version": 9_000_000, "version": 7_002_022, "kernel": "6.1.0-18-amd64"}
+NEW = {"libvirt_version": 10_000_000, "version": 8_002_002, "kernel": "6.1.0-18-amd64"}
+
+
+def report(
+    site: Site, name: str, how: str = "simulated", traits: tuple[str, ...] = (), **hypervisor: Any
+) -> wire.HostReport:
+    told = fleets.host_report(name, gpus=1, vgpus=2)
+    told["providers"][0]["traits"].append(names.MOVES_LIVE)
+    for device in told["providers"][1:]:
+        device["how"] = how
+        device["traits"] += traits
+    if hypervisor:
+        told["hypervisor"] = {**told["hypervisor"], "type": "QEMU", **hypervisor}  # type: ignore[typeddict-item]
+    site.controller.report_host({}, told)
+    return told
+
+
+def two(site: Site, how: str = "simulated", traits: tuple[str, ...] = (), **hypervisor: Any) -> None:
+    """Have two hosts of which servers can go while they run."""
+    for name in ("h0", "h1"):
+        report(site, name, how, traits, **hypervisor)
+
+
+def running(site: Site, extra_specs: Mapping[str, str] = {"resources:VGPU": "1"}) -> str:
+    flavor: wire.FlavorSpec = {"name": "f", "vcpus": 1, "ram_mb": 512, "disk_gb": 1, "extra_specs": dict(extra_specs)}
+    spec = requests.build(flavor, None, project_id="p", host="h0")
+    new = servers.NewServers("p", "u", "vm", {}, dict(flavor), None, None, False, spec.to_dict(), 1, 1, ORIGIN)
+    (uuid,) = site.db.transact(lambda session: servers.create(session, new)).uuids
+    site.settle()
+    site.see(uuid, "active")
+    return uuid
+
+
+def go(site: Site, uuid: str, wanted: Wanted = Wanted(None)) -> None:  # noqa: B008
+    site.db.transact(lambda session: live_migration.migrate(session, uuid, wanted, ORIGIN, **WHOEVER))
+    site.settle()
+
+
+def awaited(site: Site, uuid: str, state: str = "awaited") -> None:
+    """Have the destination's agent say that it is ready, or cannot be."""
+    site.see(uuid, state, "h1", incarnation=site.assigned("h1")[uuid]["incarnation"])
+
+
+def obeyed(site: Site, uuid: str, state: str, fault: wire.Fault | None = None) -> None:
+    """Have the source's agent say that it has carried out its order, or could not."""
+    site.see(uuid, state, "h0", order=site.assigned("h0")[uuid]["order"]["number"], order_fault=fault)
+
+
+def migration(site: Site) -> Migration:
+    with site.db.reading() as session:
+        return session.scalars(select(Migration).order_by(Migration.id.desc()).limit(1)).one()
+
+
+def state(site: Site, uuid: str) -> tuple[str, str | None, str | None]:
+    server = site.server(uuid)
+    told = states.of(server)
+    return told.status, told.task_state, server.host
+
+
+def power(site: Site, host: str, uuid: str) -> str | None:
+    wanted = site.assigned(host).get(uuid)
+    return None if wanted is None or "order" not in wanted else wanted["order"]["power"]
+
+
+def refused(site: Site, uuid: str, wanted: Wanted = Wanted(None)) -> str:  # noqa: B008
+    with pytest.raises(errors.InvalidError) as refusal:
+        go(site, uuid, wanted)
+    assert state(site, uuid) == ("ACTIVE", None, "h0")
+    return str(refusal.value)
+
+
+def test_each_side_is_told_in_turn_and_both_are_held_until_it_is_there(site: Site) -> None:
+    two(site)
+    uuid = running(site)
+    go(site, uuid)
+    assert state(site, uuid) == ("MIGRATING", "migrating", "h0")
+    assert site.holds_from(uuid) == {"h1"}
+    assert site.holds_from(migration(site).uuid) == {"h0"}
+    wanted = site.assigned("h1")[uuid]
+    assert (wanted["incoming"], "order" in wanted) == ({"host": "h0", "agent": "agent"}, False)
+    assert {device["provider_name"] for device in wanted["devices"]} == {"h1", "h1_gpu_0"}
+    assert power(site, "h0", uuid) is None  # not before all is ready there
+
+    awaited(site, uuid)
+    assert ("agent", "h0") in site.told
+    assert migration(site).status == "running"
+    order = site.assigned("h0")[uuid]["order"]
+    assert (order["power"], order["live"]) == ("away", {"host": "h1", "agent": "agent"})
+    progress = dict.fromkeys(wire.LiveProgress.__annotations__, 5)
+    site.see(uuid, "active", "h0", migration=progress)
+    assert migration(site).target["progress"] == progress
+
+    site.see(uuid, "active", "h0")  # as it was before it had obeyed
+    assert migration(site).status == "running"
+    obeyed(site, uuid, "stopped")
+    assert state(site, uuid) == ("ACTIVE", None, "h1")
+    assert uuid not in site.assigned("h0")
+    assert (power(site, "h1", uuid), "incoming" in site.assigned("h1")[uuid]) == ("running", False)
+    assert (site.holds_from(uuid), site.holds_from(migration(site).uuid)) == ({"h1"}, set())
+    assert (migration(site).status, migration(site).fault) == ("completed", None)
+    assert site.actions(uuid)[0] == ("live-migration", True, None)
+    awaited_again = {
+        "incarnation": site.server(uuid).incarnation,
+        "order": site.assigned("h1")[uuid]["order"]["number"],
+    }
+    site.see(uuid, "active", "h1", **awaited_again)
+    assert state(site, uuid) == ("ACTIVE", None, "h1")
+
+
+@pytest.mark.parametrize("step", ["preparing", "running"])
+def test_a_server_whose_migration_fails_goes_on_as_it_was_and_holds_no_more(site: Site, step: str) -> None:
+    two(site)
+    uuid = running(site)
+    go(site, uuid)
+    if step == "preparing":
+        awaited(site, uuid, "error")
+    else:
+        awaited(site, uuid)
+        obeyed(site, uuid, "active", FAULT)
+    assert state(site, uuid) == ("ACTIVE", None, "h0")
+    assert (site.holds_from(uuid), site.holds_from(migration(site).uuid)) == ({"h0"}, set())
+    assert uuid not in site.assigned("h1")
+    assert power(site, "h0", uuid) == (None if step == "preparing" else "running")
+    assert migration(site).status == "error"
+    assert migration(site).fault is not None
+    action, finished, fault = site.actions(uuid)[0]
+    assert (action, finished, fault is not None) == ("live-migration", True, True)
+    go(site, uuid)  # and may be tried again
+    assert migration(site).status == "preparing"
+
+
+def test_a_server_that_no_host_has_room_for_stays(site: Site) -> None:
+    two(site)
+    uuid = running(site)
+    for _ in range(2):
+        site.create("h1")
+    go(site, uuid)
+    assert state(site, uuid) == ("ACTIVE", None, "h0")
+    assert migration(site).status == "error"
+    assert site.holds_from(uuid) == {"h0"}
+
+
+def test_one_that_is_aborted_before_it_began_is_over_at_once(site: Site) -> None:
+    two(site)
+    uuid = running(site)
+    go(site, uuid)
+    about: dict[str, Any] = {"project_id": None, "number": str(migration(site).id)}
+    with pytest.raises(errors.InvalidError, match="is preparing"):
+        site.db.transact(lambda session: live_migration.abort(session, uuid, ORIGIN, early=False, **about))
+    told = site.db.transact(lambda session: live_migration.abort(session, uuid, ORIGIN, early=True, **about))
+    assert told == ["h1"]
+    assert (state(site, uuid), migration(site).status) == (("ACTIVE", None, "h0"), "cancelled")
+    assert site.holds_from(uuid) == {"h0"}
+
+
+def test_one_under_way_is_told_to_its_agent_to_be_aborted_or_forced(site: Site) -> None:
+    two(site)
+    uuid = running(site)
+    go(site, uuid)
+    awaited(site, uuid)
+    number = site.assigned("h0")[uuid]["order"]["number"]
+    about: dict[str, Any] = {"project_id": None, "number": str(migration(site).id)}
+    site.db.transact(lambda session: live_migration.force(session, uuid, ORIGIN, **about))
+    site.db.transact(lambda session: live_migration.abort(session, uuid, ORIGIN, early=False, **about))
+    order = site.assigned("h0")[uuid]["order"]
+    assert (order["number"], order["live"].get("abort"), order["live"].get("force")) == (number, True, True)
+    obeyed(site, uuid, "active", FAULT)
+    assert (state(site, uuid), migration(site).status) == (("ACTIVE", None, "h0"), "cancelled")
+
+
+def test_what_agents_say_late_or_of_another_incarnation_counts_not(site: Site) -> None:
+    two(site)
+    uuid = running(site)
+    go(site, uuid)
+    site.see(uuid, "awaited", "h1", incarnation=1)
+    site.see(uuid, "awaited", "h2", incarnation=2)
+    assert migration(site).status == "preparing"
+    awaited(site, uuid)
+    awaited(site, uuid)
+    assert site.assigned("h0")[uuid]["order"]["number"] == 1
+    site.see(uuid, "error", "h1", incarnation=2)  # what it makes of it now, the source finds out
+    assert migration(site).status == "running"
+
+
+def test_a_vgpu_is_refused_where_qemu_is_too_old_which_is_named(site: Site) -> None:
+    two(site, "mdev", **BOOKWORM)
+    uuid = running(site)
+    assert "host h0 has QEMU 7.2.22, and to carry a mediated device over takes QEMU 8.1" in refused(site, uuid)
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ({"libvirt_version": 8_005_000}, "libvirt 8.5, and to carry a mediated device over takes libvirt 8.6"),
+        ({"version": 8_000_005}, "QEMU 8.0.5, and to carry a mediated device over takes QEMU 8.1"),
+        ({"kernel": "5.17.3"}, "Linux 5.17, and to carry a mediated device over takes Linux 5.18"),
+    ],
+)
+def test_each_part_of_either_host_can_be_too_old_for_a_vgpu(site: Site, part: dict[str, Any], told: str) -> None:
+    report(site, "h0", "mdev", **NEW)
+    report(site, "h1", "mdev", **{**NEW, **part})
+    uuid = running(site)
+    assert f"host h1 has {told}" in refused(site, uuid, Wanted("h1"))
+    assert f"no host that the server could go to: host h1 has {told}" in refused(site, uuid)
+
+
+def test_a_vgpu_goes_where_both_hosts_are_new_enough(site: Site) -> None:
+    two(site, "mdev", **NEW)
+    uuid = running(site)
+    go(site, uuid)
+    assert migration(site).dest_host == "h1"
+    assert site.holds_from(uuid) == {"h1"}
+
+
+def test_a_pci_function_goes_only_where_its_spec_and_the_flavor_say_so(site: Site) -> None:
+    live = os_traits.HW_PCI_LIVE_MIGRATABLE
+    two(site, "pci", **NEW)
+    uuid = running(site)
+    assert "only where its device_spec says live_migratable" in refused(site, uuid)
+    two(site, "pci", (live,), **NEW)
+    assert f"its flavor does not ask for one that is live-migratable: trait:{live}=required" in refused(site, uuid)
+    asks = running(site, {"resources1:VGPU": "1", f"trait1:{live}": "required"})
+    go(site, asks)
+    assert migration(site).dest_host == "h1"
+    two(site, "pci", (live,), **{**NEW, "version": 8_001_000})
+    awaited(site, asks, "error")
+    assert "host h0 has QEMU 8.1, and to carry a PCI function over takes QEMU 8.2.2" in refused(site, asks)
+
+
+def test_a_region_of_an_fpga_never_goes(site: Site) -> None:
+    two(site, "dfl", **NEW)
+    uuid = running(site)
+    assert "1 VGPU of h0_gpu_0, and what is in that device cannot be carried over" in refused(site, uuid)
+
+
+def test_agents_that_cannot_are_no_side_of_it(site: Site) -> None:
+    told = report(site, "h0")
+    uuid = running(site)
+    assert "the agent of host h1" in refused(site, uuid, Wanted("h1"))
+    report(site, "h1")
+    site.controller.report_host({}, {**told, "rpc_version": "1.1"})
+    assert "the agent of host h0" in refused(site, uuid)
+
+
+def test_a_disk_of_the_host_alone_is_not_left_behind(site: Site) -> None:
+    two(site)
+    uuid = running(site)
+    assert "h0 is not on shared storage" in refused(site, uuid, Wanted(None, copies_disk=False))
+    site.db.transact(lambda session: live_migration.host_lost(session, "h0"))  # of nothing under way
+    site.lose("h0")
+    assert "Compute service of h0 is unavailable" in refused(site, uuid)
+
+
+@pytest.mark.parametrize("lost", ["h0", "h1"])
+def test_a_host_that_is_lost_ends_it(site: Site, lost: str) -> None:
+    two(site)
+    uuid = running(site)
+    go(site, uuid)
+    awaited(site, uuid)
+    told = site.db.transact(lambda session: live_migration.host_lost(session, lost))
+    assert told == {"h0", "h1"} - {lost}
+    assert (state(site, uuid), migration(site).status) == (("ACTIVE", None, "h0"), "error")
+    assert site.holds_from(uuid) == {"h0"}
