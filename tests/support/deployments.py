@@ -7,12 +7,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import forked
 import patience
 import requests
 
@@ -60,15 +60,13 @@ class Service:
         self.log = directory / f"{command}.log"
         config = directory / f"{command}.conf"
         config.write_text(_ini(options))
-        executable = Path(sys.executable).parent / command
-        self._command = [executable, "--config-file", config, *arguments]
+        self._command = [command, "--config-file", str(config), *arguments]
         self._environment = {**os.environ, **(environment or {})}
         self.start()
 
     def start(self) -> None:
         """Start it, as it was started first."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=subprocess.STDOUT, env=self._environment)
+        self.process = forked.Forked(forked.command, self._command, environment=self._environment, out=self.log)
 
     def wait_for(self, ready: Callable[[], bool]) -> None:
         """Wait until it is ready; fail with the end of its log when it ends or takes too long."""

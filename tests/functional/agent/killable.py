@@ -1,14 +1,9 @@
 # Copyright accelsched contributors
 # SPDX-License-Identifier: Apache-2.0
-"""An agent and its control plane in one process that can be killed at a chosen step. Run by test_kill.py.
-
-``killable.py STATE ASSIGNMENTS OBSERVATIONS STEP OPTION...``: assignments are read from a JSON file at each fetch,
-observations appended to another as they are reported, OPTION is GROUP.NAME=VALUE.
-"""
+"""An agent and its control plane in one process that can be killed at a chosen step; test_kill.py runs it."""
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import os
 import signal
@@ -92,7 +87,16 @@ def die_at(step: str) -> None:
     setattr(owner, name, deadly)
 
 
-def main(state: str, assignments: str, observations: str, step: str, *overrides: str) -> None:
+def main(state: str, assignments: str, observations: str, step: str, *overrides: str) -> int:
+    """Run until a SIGTERM, or the step.
+
+    :param state: directory
+    :param assignments: JSON file that they are read from at each fetch
+    :param observations: file that they are appended to as they are reported
+    :param step: of :data:`STEPS`, or nothing
+    :param overrides: options, GROUP.NAME=VALUE each
+    :returns: exit status
+    """
     conf = options.new()
     options.parse(conf, [], "killable")
     conf.set_override("state_path", state)
@@ -117,9 +121,4 @@ def main(state: str, assignments: str, observations: str, step: str, *overrides:
     clean = agent.stop()
     server.stop()
     server.wait()
-    sys.exit(0 if clean else 1)
-
-
-if __name__ == "__main__":
-    faulthandler.enable()  # one that hangs is aborted, and says where it was
-    main(*sys.argv[1:])
+    return 0 if clean else 1

@@ -5,14 +5,16 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
+import killable
 import libvirt
 import patience
 import pytest
@@ -20,7 +22,6 @@ from killing import steps
 
 from accelsched.agent.virt.libvirt import storage
 
-KILLABLE = Path(__file__).with_name("killable.py")
 BUILD_STEPS = [
     "after the directory",
     "after the disk",
@@ -39,7 +40,7 @@ class Node:
         self.options = options
         self._assignments = state.with_name(f"{state.name}.assignments")
         self._observations = state.with_name(f"{state.name}.observations")
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: forked.Forked | None = None
 
     def want(self, *assignments: Any) -> None:
         self._observations.write_text("")
@@ -47,7 +48,7 @@ class Node:
 
     def run(self, step: str = "") -> None:
         files = [str(path) for path in (self.state, self._assignments, self._observations)]
-        self._process = subprocess.Popen([sys.executable, str(KILLABLE), *files, step, *self.options])
+        self._process = forked.Forked(killable.main, (*files, step, *self.options), environment=os.environ)
 
     def wait_killed(self) -> None:
         assert self._process is not None
