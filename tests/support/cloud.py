@@ -124,6 +124,7 @@ class Cloud:
         :param act: what a user does; it may well be the one who waits
         """
         armed, reached = self._armed / point, self._armed / f"{point}.reached"
+        reached.unlink(missing_ok=True)  # of somebody who was killed there
         # It has what it says before it has its name.
         (self._armed / "new").write_text(HOLD)
         (self._armed / "new").rename(armed)
