@@ -10,7 +10,8 @@ undone and nobody hears, is a new minor version of what agents understand; a cha
 version  agents understand
 =======  ==========================================================================================
 1.0      assignments with orders to run, stop, pause, suspend and reboot; sync, console_output
-1.1      snapshot and rescue in orders, restore in assignments; diagnostics
+1.1      snapshot and rescue in orders, restore in assignments, what FPGAs are to be programmed with, plugs of devices;
+         diagnostics
 1.2      away in orders, incoming in assignments: live migration
 =======  ==========================================================================================
 """
@@ -208,6 +209,7 @@ class PowerOrder(TypedDict):
     snapshot: NotRequired[str]
     live: NotRequired[Destination]  # where to, of away
     rescue: NotRequired[ImageSpec]  # what a server that is rescued boots from, with its own disk as the second
+    admin_pass: NotRequired[str]  # for the administrator of the guest that is booted from that, until it was
 
 
 class Origin(TypedDict):

@@ -24,19 +24,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accelsched import errors, wire
-from accelsched.compute import servers
+from accelsched.compute import hosts, servers
 from accelsched.db import instance_actions
 from accelsched.db.base import utcnow
-from accelsched.db.compute import Server
+from accelsched.db.compute import Host, Server
 from accelsched.placement import allocations, capacity_rules, claims
 
 ATTACHING, ATTACHED, DETACHING = "attaching", "attached", "detaching"
 _ATTACH, _DETACH = "attachAccelerator", "detachAccelerator"
 _VM_STATES = frozenset({"active", "stopped"})
 _MOST = 16  # of one server
+_SINCE = "1.1"  # version of accelsched.wire from which on agents understand it
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def ready(session: Session, uuid: str, *, project_id: str | None, admin: bool, a
         raise errors.ConflictError(f"Cannot '{action}' instance {uuid}: it has never been active")
     if server.migration_id is not None:
         raise errors.ConflictError(f"Cannot '{action}' instance {uuid}: its resize or migration is not over")
+    host = session.scalars(select(Host).where(Host.name == server.host)).one()
+    hosts.check_understands(host, _SINCE, action, uuid)
     for device in plugged(server):
         if device["plug"]["state"] != ATTACHED:
             state = device["plug"]["state"]

@@ -253,6 +253,7 @@ def _left(session: Session, server: Server) -> Literal["gone"] | Moved:
     if elsewhere is not None:
         return Moved([elsewhere])
     claims.release(session, [server.uuid])
+    orders.forget_password(server)
     server.deleted_at = utcnow()
     server.detail = ""
     instance_actions.finish(session, [server.id], host=server.host)

@@ -153,11 +153,18 @@ def observed(session: Session, server: Server, seen: wire.Observation) -> None:
     server.task = None
     fault = seen.get("order_fault")
     snapshots.ended(session, server.power_order, failed=fault is not None)
+    forget_password(server)
     if fault is None:
         server.held_in_error = False
     instance_actions.finish(
         session, [server.id], up_to_order=server.power_order["number"], host=seen["host"], fault=fault
     )
+
+
+def forget_password(server: Server) -> None:
+    """Keep the password that came with a server's order no longer: it is on a config drive, or nobody asks for it."""
+    if server.power_order is not None:
+        server.power_order = {key: value for key, value in server.power_order.items() if key != "admin_pass"}
 
 
 def reset_state(

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from accelsched import bitstreams, cpu_topology, errors, wire
+from accelsched import bitstreams, cpu_topology, errors, names, wire
 from accelsched.conf.pci import Alias
 from accelsched.placement.candidates import CandidateQuery, RequestGroup
 from accelsched.scheduler import pci as pci_devices
@@ -80,7 +80,9 @@ class RequestSpec:
         :raises accelsched.errors.InvalidError: naming the extra spec that is wrong
         """
         query = _query(self.flavor, self.image, self.numa(), self.pci)
-        return dataclasses.replace(query, root_required=query.root_required | frozenset(self.host_traits))
+        # An agent that knows nothing of programming would hand out a region as it is.
+        needed = {names.RPC_1_1} if bitstreams.asked(self.flavor["extra_specs"]) else set()
+        return dataclasses.replace(query, root_required=query.root_required | {*self.host_traits, *needed})
 
     def numa(self) -> NumaRequest | None:
         """Return what is asked of NUMA nodes; None when nothing is.

@@ -39,10 +39,12 @@ class Site:
             self.controller.report_host({}, fleets.host_report(name, gpus=1, vgpus=2))
         scheduler.start()
 
-    def create(self, host: str | None = None, count: int = 1, **beside: Any) -> list[str]:
+    def create(
+        self, host: str | None = None, count: int = 1, extra_specs: dict[str, str] | None = None, **beside: Any
+    ) -> list[str]:
         flavor: wire.FlavorSpec = {
             **{"name": "f", "vcpus": 1, "ram_mb": 512, "disk_gb": 1},
-            "extra_specs": {"resources:VGPU": "1"},
+            "extra_specs": extra_specs or {"resources:VGPU": "1"},
         }
         spec = requests.build(flavor, None, project_id="p", host=host)
         new = servers.NewServers(

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import falcon
@@ -279,7 +279,6 @@ class Actions(ServerResource):
         """Boot a server from another image, with its own disk beside it."""
         arguments = arguments or {}
         resources.check(schemas.RESCUE, arguments)
-        _refuse_password("rescue", arguments)
         context, rule = resources.context_of(req), "os_compute_api:os-rescue"
         shown = self._get(uuid, self._scope(context, rule))
         server = shown.server
@@ -291,8 +290,10 @@ class Actions(ServerResource):
             image = cast("wire.ImageSpec | None", server.image)
         if image is None:
             raise errors.InvalidError(f"Instance {uuid} was made without an image: name one in rescue_image_ref.")
-        self._order(req, uuid, orders.RESCUE, rule, rescue=image)
-        return Answer(falcon.HTTP_200, {})
+        password = passwords.given_or_made(arguments, self._services.conf)
+        beside = {} if password is None else {"admin_pass": password}
+        self._order(req, uuid, orders.RESCUE, rule, rescue=image, **beside)
+        return Answer(falcon.HTTP_200, passwords.shown(password, self._services.conf))
 
     def _create_image(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
         """Have an image made of a server's disk."""
@@ -453,8 +454,3 @@ def _is_true(flag: bool | str) -> bool:
     """Return what a flag says, that Nova also takes as a text."""
     answer: bool = strutils.bool_from_string(flag)
     return answer
-
-
-def _refuse_password(action: str, arguments: Mapping[str, Any]) -> None:
-    if arguments.get("adminPass"):
-        raise errors.InvalidError(f"Invalid input for field/attribute {action}.adminPass: passwords are not injected.")

@@ -358,7 +358,10 @@ def test_a_rescued_server_boots_from_another_disk_with_its_own_beside_it_and_the
         assert hypervisor.lookupByUUIDString(uuid).isActive()
         assert _console(running, uuid).count("power button") == 0
 
-        assert order(2, "rescued", "rescued", rescue=bootable(images, guest)) is None
+        rescue = {"rescue": bootable(images, guest)}
+        assert order(2, "rescued", "rescued", **rescue, admin_pass="a-password") is None
+        said = {"number": 2, "power": "rescued", "reboot": None, **rescue}
+        controller.assign({**server, "order": said})  # the password is told once
         controller.wait_for(lambda: _console(running, uuid).count("accelsched-guest: ready") == 2)
         assert _console(running, uuid).count("boot 1") == 2
         assert "config-drive vdc" in _console(running, uuid)
@@ -367,11 +370,14 @@ def test_a_rescued_server_boots_from_another_disk_with_its_own_beside_it_and_the
         domain.destroy()  # the host is rebooted
         (instance / "launched").write_text("another-boot")
         controller.wait_for(domain.isActive)
+        assert "disk.config.rescue" in domain.XMLDesc()
+        assert b"a-password" in (instance / "disk.config.rescue").read_bytes()
+        assert b"a-password" not in (instance / "disk.config").read_bytes()
         controller.wait_for(lambda: controller.states(uuid)[-1:] == ["rescued"])
         assert _console(running, uuid).count("boot 2") == 0
         assert order(3, "running", "active", reboot="hard") is None
         controller.wait_for(lambda: "boot 2" in _console(running, uuid))
-        assert not (instance / "disk.rescue").exists()
+        assert not list(instance.glob("disk*.rescue"))
         controller.assign({**server, "desired": "deleted"})
         controller.wait_for(lambda: not controller.assigned("node1", uuid))
 

@@ -92,7 +92,7 @@ def test_a_server_that_was_made_without_an_image_is_rescued_by_one_that_is_named
         (None, "name one in rescue_image_ref"),
         ({"rescue_image_ref": "cccccccc-0000-4000-8000-000000000001"}, "no image service"),
         ({"rescue_image_ref": "x"}, "rescue_image_ref"),
-        ({"adminPass": "secret"}, "passwords are not injected"),
+        ({"adminPass": "x" * 256}, "adminPass"),
     ):
         refused = act(api, server, "rescue", argument)
         assert (refused.status_code, why in refused.text) == (400, True), refused.text

@@ -149,6 +149,25 @@ def test_a_stopped_server_stays_stopped_wherever_it_is_built_anew(site: Site) ->
     assert wanted["order"] == {"number": 2, "power": "stopped", "reboot": None}
 
 
+@pytest.mark.parametrize("ends", ["rescued", "could not be", "deleted"])
+def test_the_password_of_a_rescue_is_told_with_its_order_and_kept_until_that_is_over(site: Site, ends: str) -> None:
+    (uuid,) = site.create()
+    site.see(uuid, "active")
+    host, about = str(site.server(uuid).host), {**AS_ADMIN, "beside": {"rescue": {"id": "i"}, "admin_pass": "secret"}}
+    site.db.transact(lambda session: orders.give(session, uuid, orders.RESCUE, ORIGIN, **about))
+    order = site.assigned(host)[uuid]["order"]
+    assert (order["power"], order["admin_pass"]) == ("rescued", "secret")
+    match ends:
+        case "rescued":
+            site.see(uuid, "rescued", order=order["number"], order_fault=None)
+        case "could not be":
+            site.see(uuid, "active", order=order["number"], order_fault=FAULT)
+        case "deleted":
+            site.db.transact(lambda session: servers.delete(session, uuid, ORIGIN, **AS_ADMIN))
+            site.see(uuid, "gone")
+    assert site.server(uuid).power_order == {key: value for key, value in order.items() if key != "admin_pass"}
+
+
 def evacuate(site: Site, uuid: str, target: str | None = None, admin_pass: str | None = None) -> None:
     site.db.transact(
         lambda session: rebuilding.evacuate(

@@ -319,9 +319,7 @@ def away(**live: bool) -> Any:
 
 def test_what_a_server_needs_that_is_to_come_is_made_once_and_said() -> None:
     assert plan([coming()], Present()) == [Await(coming())]
-    assert plan([coming()], there(A, Power.ABSENT, Launch.EARLIER_BOOT)) == [
-        Remove(A, announce=False)
-    ]  # of old
+    assert plan([coming()], there(A, Power.ABSENT, Launch.EARLIER_BOOT)) == [Remove(A, announce=False)]  # of old
     for power in (Power.ABSENT, Power.PAUSED, Power.RUNNING):  # whatever has come of it yet
         assert plan([coming()], awaited(power)) == [Observe(A, "awaited", incarnation=2)]
 

@@ -25,9 +25,9 @@ def life(run: Run) -> None:
             run.client("server", "rebuild", "--image", IMAGE, "--wait", uuid, user=True)
             run.until(lambda: run.domains.boots_of_disk(uuid) == 1, "the guest boots from a disk that is new")
         with run.command("server rescue"):
-            run.client("server", "rescue", "--image", IMAGE, uuid, user=True)
+            run.client("server", "rescue", "--image", IMAGE, "--password", "a-password", uuid, user=True)
             run.until(lambda: _status(run, uuid) == "RESCUE", "status RESCUE")
-            assert run.domains.disks(uuid)[:2] == ["disk.rescue", "disk"]
+            assert run.domains.disks(uuid) == ["disk.rescue", "disk", "disk.config.rescue"]
         with run.command("server unrescue"):
             run.client("server", "unrescue", uuid, user=True)
             run.until(lambda: _status(run, uuid) == "ACTIVE", "status ACTIVE")

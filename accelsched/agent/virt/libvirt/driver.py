@@ -206,12 +206,14 @@ class LibvirtDriver(base.VirtDriver):
         rescue = base.rescue_image(assignment)
         if rescue is not None:
             self._rescue_disk(rescue, files_, progress)
+            self._rescue_config_drive(assignment, files_)
         spec = self._spec(assignment, attachments, files_, disk, progress)
         progress.step("starting")
         self._start(domain_xml(spec))
         self._is_there(files_)
         if rescue is None:
             files_.rescue_disk.unlink(missing_ok=True)
+            files_.rescue_config_drive.unlink(missing_ok=True)
 
     def _spec(
         self,
@@ -231,8 +233,9 @@ class LibvirtDriver(base.VirtDriver):
             progress.step("making config drive")
             config_drive = files_.config_drive
             if not config_drive.exists():
-                image = configdrive.iso_image(configdrive.contents(assignment, self._network(assignment)))
-                files.write_atomically(config_drive, image, mode=0o600)
+                self._write_config_drive(config_drive, assignment)
+        if rescue is not None and files_.rescue_config_drive.exists():
+            config_drive = files_.rescue_config_drive
         return DomainSpec(
             server_uuid=assignment["server_uuid"],
             name=assignment["name"],
@@ -271,7 +274,9 @@ class LibvirtDriver(base.VirtDriver):
         rescue, files_ = base.rescue_image(assignment), self._instance(assignment["server_uuid"])
         if rescue is not None:
             files_.rescue_disk.unlink(missing_ok=True)
+            files_.rescue_config_drive.unlink(missing_ok=True)
             self._rescue_disk(rescue, files_, progress)
+            self._rescue_config_drive(assignment, files_)
 
     def stop(self, server_uuid: str, grace_s: float, progress: base.Progress) -> None:
         """Press the guest's power button until it has shut down, or switch it off."""
@@ -600,6 +605,20 @@ class LibvirtDriver(base.VirtDriver):
     def _rescue_disk(self, image: wire.ImageSpec, files_: instance.Instance, progress: base.Progress) -> None:
         """Make the disk to be rescued with, as large as its image, unless it is there."""
         storage.create_disk(files_.rescue_disk, self._fetch(image, progress), image["disk_format"], 0)
+
+    def _rescue_config_drive(self, assignment: wire.Assignment, files_: instance.Instance) -> None:
+        """Make the config drive that tells a guest its password while it is rescued, unless it is there.
+
+        The password is told with the order, and with nothing after that was carried out: the drive has to last.
+        """
+        order = assignment["order"]
+        if "admin_pass" in order and not files_.rescue_config_drive.exists():
+            told: wire.Assignment = {**assignment, "admin_pass": order["admin_pass"]}
+            self._write_config_drive(files_.rescue_config_drive, told)
+
+    def _write_config_drive(self, path: Path, assignment: wire.Assignment) -> None:
+        image = configdrive.iso_image(configdrive.contents(assignment, self._network(assignment)))
+        files.write_atomically(path, image, mode=0o600)
 
     def _fetch(self, image: wire.ImageSpec, progress: base.Progress) -> Path:
         return self._cache.fetch(Image.of(image), progress.check)

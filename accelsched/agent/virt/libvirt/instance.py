@@ -7,6 +7,7 @@ disk                    qcow2 overlay
 disk.config             config drive
 disk.ID                 copy of the disk as it was before the move of that uuid, which may be taken back
 disk.rescue             disk that a server which is rescued boots from
+disk.config.rescue      config drive that it finds then, if its guest is told a password
 nvram                   variables of the firmware, if that is UEFI
 snapshot                copy of the disk, while it is made and uploaded
 console.log             serial console, written and bounded by virtlogd
@@ -44,6 +45,7 @@ class Instance:
         self.config_drive = self.directory / "disk.config"
         self.nvram = self.directory / "nvram"
         self.rescue_disk = self.directory / "disk.rescue"
+        self.rescue_config_drive = self.directory / "disk.config.rescue"
         self.snapshot = self.directory / "snapshot"
         self.console = self.directory / "console.log"
         self.incoming = self.directory / "incoming"
