@@ -14,6 +14,12 @@ RULES = [
         ("GET", "/v1/picture"),
     ),
     rule(
+        "accelsched:agents:list",
+        ADMIN,
+        "List the agents of hosts, with the version that each understands",
+        ("GET", "/v1/agents"),
+    ),
+    rule(
         "accelsched:devices:list",
         ADMIN,
         "List and show the devices of hosts",

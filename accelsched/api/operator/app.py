@@ -11,6 +11,7 @@ import falcon
 from accelsched.api import faults, resources
 from accelsched.api.operator import (
     accelerators,
+    agents,
     capacity_rules,
     deciding,
     devices,
@@ -38,6 +39,7 @@ def create(services: Services) -> resources.App:
     """Return the application at ``/v1``."""
     app = resources.new_app(_Identity())
     app.add_route("/", versions.Version())
+    app.add_route("/agents", agents.Agents(services))
     app.add_route("/devices", devices.Devices(services))
     app.add_route("/devices/{uuid}", devices.Device(services))
     app.add_route("/picture", pictures.FleetPicture(services))

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from patience import wait
 
+from accelsched import wire
+
 C = "/compute/v2.1"
 NOT_YET, SINCE = ({"OpenStack-API-Version": f"compute 2.{minor}"} for minor in (52, 53))
 LATEST = {"OpenStack-API-Version": "compute 2.96"}
@@ -127,3 +129,15 @@ def test_consoles_are_refused_as_where_no_proxy_is_set_up(api, server):
     body = {"remote_console": {"protocol": "smoke", "type": "novnc"}}
     assert api.post(path + "remote-consoles", json=body, headers=LATEST).status_code == 400
     assert api.post(path + "action", json={"os-getVNCConsole": []}).status_code == 400
+
+
+def test_agents_are_listed_with_the_version_that_they_understand(api):
+    told = api.get("/v1/agents").json()
+    (agent,) = told["agents"]
+    assert (agent["host"], agent["state"], agent["outdated"], agent["simulated"]) == ("sim-host", "up", False, True)
+    assert agent["rpc_version"] == wire.AGENT_VERSION
+    assert told["next_marker"] is None
+    assert api.get("/v1/agents?host=other").json()["agents"] == []
+    assert api.get("/v1/agents?marker=sim-host").json()["agents"] == []
+    assert api.get("/v1/agents?state=up").status_code == 400
+    assert api.user("p").get("/v1/agents").status_code == 403
