@@ -63,6 +63,9 @@ def test_an_agent_of_the_previous_version_is_served(cloud: Cloud, old_host: str)
         assert refused.status_code == 409, refused.text
         assert "speaks RPC version 1.0, and this takes 1.1" in refused.text
     assert cloud.api.get(f"{path}/diagnostics").status_code == 409
+    asked = {"accelerator": {"resource_class": "VGPU"}}
+    refused = cloud.api.post(f"/v1/servers/{server['id']}/accelerators", json=asked)
+    assert (refused.status_code, "speaks RPC version 1.0" in refused.text) == (409, True), refused.text
     assert cloud.api.post(f"{path}/action", json={"os-getConsoleOutput": {}}).status_code == 200
     assert cloud.wait_for("ACTIVE")["updated"] == server["updated"]
     cloud.act(server["id"], "os-stop")
