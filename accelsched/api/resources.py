@@ -18,6 +18,7 @@ from accelsched import errors
 from accelsched.api import faults
 from accelsched.api.middleware import auth, repeat, request_id
 from accelsched.context import RequestContext
+from accelsched.db.engine import CommitLostError
 
 LOG = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ _STATUS = {
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 # For errors of which Falcon says no more than the status.
 _PLAIN = {404: "The resource could not be found.", 405: "The method is not allowed for this resource."}
+_NO_DATABASE = "The database does not answer just now; try again."
+_COMMIT_LOST = "The database went away just now, and whether this was done is not known; look before you ask again."
 _UNEXPECTED = "Unexpected API Error. The operator finds it in the log by its request id."
 
 
@@ -131,7 +134,7 @@ def answer_errors(app: App, form: faults.Form) -> None:
     def on_database_lost(req: falcon.Request, resp: falcon.Response, exc: Exception, _params: dict[str, Any]) -> None:
         _log_crash(req, exc)
         req.env[repeat.DATABASE_LOST] = True
-        write(req, resp, 503, "The database does not answer just now; try again.")
+        write(req, resp, 503, _COMMIT_LOST if isinstance(exc, CommitLostError) else _NO_DATABASE)
 
     def on_crash(req: falcon.Request, resp: falcon.Response, exc: Exception, _params: dict[str, Any]) -> None:
         _log_crash(req, exc)

@@ -35,6 +35,17 @@ _TRUSTED_S = 1.0
 _USED_AT = "accelsched.used_at"
 
 
+class CommitLostError(db_exception.DBConnectionError):
+    """The connection went away during the commit itself: nobody knows whether it took.
+
+    :ivar result: what the transaction would have returned
+    """
+
+    def __init__(self, inner: Exception, result: object) -> None:
+        super().__init__(inner)
+        self.result = result
+
+
 class Database:
     """An engine and the three ways to use it."""
 
@@ -105,6 +116,7 @@ class Database:
 
         :param write: repeated from its start after a deadlock, a lost race or a connection lost before the commit;
             must have no effect but through its session
+        :raises CommitLostError: when the connection was lost during the commit, which is not repeated
         :raises Exception: whatever ``write`` raises, after everything was rolled back
         """
         for attempt in tenacity.Retrying(
@@ -132,8 +144,10 @@ class Database:
                 if self.is_sqlite and isinstance(exc.orig, sqlite3.OperationalError) and "locked" in str(exc.orig):
                     raise db_exception.DBDeadlock(exc) from exc
                 raise
-            # A connection lost during the commit itself is not repeated: nobody knows whether it took.
-            session.commit()
+            try:
+                session.commit()
+            except db_exception.DBConnectionError as exc:
+                raise CommitLostError(exc, result) from exc
             return result
 
     def dispose(self) -> None:

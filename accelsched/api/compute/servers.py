@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import falcon
 from sqlalchemy.orm import Session
 
-from accelsched import policies, rpc
+from accelsched import errors, policies, rpc
 from accelsched.api import resources
 from accelsched.api.compute import microversion, passwords, server_create, server_filters
 from accelsched.api.compute import server_schemas as schemas
@@ -20,6 +20,7 @@ from accelsched.compute import images, quotas, server_groups
 from accelsched.compute import servers as domain
 from accelsched.context import RequestContext
 from accelsched.db import instance_actions
+from accelsched.db.engine import CommitLostError
 from accelsched.failpoints import Point, reach
 from accelsched.policies import flavors as flavor_rules
 from accelsched.policies import servers as rules
@@ -125,7 +126,14 @@ class Servers(ServerResource):
             reach(Point.API_SERVERS_WRITTEN)
             return created
 
-        created = self._services.db.transact(write)
+        try:
+            created = self._services.db.transact(write)
+        except CommitLostError as exc:
+            made = cast("domain.Created", exc.result)
+            raise errors.UnavailableError(
+                "The database went away just now, and whether the servers were made is not known. If they were, GET "
+                f"/servers?reservation_id={made.reservation_id} lists them; if not, ask again."
+            ) from exc
         reach(Point.API_SERVERS_COMMITTED)
         hint("place", self._services.scheduler.place)
         resp.status = falcon.HTTP_202
