@@ -232,7 +232,9 @@ class Host:
         for driver in self._drivers.values():
             if not _give_back(driver, {**assignment, "devices": kept}, progress):
                 return False
+        reach(Point.AGENT_PLUG_RELEASED)
         self.virt.forget_plug(server_uuid, plug)
+        reach(Point.AGENT_PLUG_FORGOTTEN)
         return True
 
     def obey(self, assignment: wire.Assignment, progress: Progress) -> None:

@@ -31,6 +31,15 @@ FLOWS = {
         Point.AGENT_ORDER_CARRIED_OUT,
         Point.CONTROLLER_OBSERVATION_WRITTEN,
     ],
+    "migrate": [
+        Point.SCHEDULER_CLAIM_WRITTEN,
+        Point.AGENT_ORDER_CARRIED_OUT,
+        Point.AGENT_FILES_FETCHED,
+        Point.AGENT_SERVER_BUILT,
+        Point.CONTROLLER_OBSERVATION_WRITTEN,
+    ],
+    "attach": [Point.API_ACTION_COMMITTED, Point.AGENT_PLUG_ATTACHED, Point.CONTROLLER_OBSERVATION_WRITTEN],
+    "detach": [Point.API_ACTION_COMMITTED, Point.AGENT_PLUG_DETACHED, Point.CONTROLLER_OBSERVATION_WRITTEN],
     "delete": [Point.API_DELETION_COMMITTED, Point.AGENT_SERVER_DESTROYED, Point.CONTROLLER_OBSERVATION_WRITTEN],
 }
 BROKEN: dict[str, Callable[[Cloud], None]] = {
@@ -65,6 +74,39 @@ def test_a_server_is_stopped_and_started(cloud: Cloud, point: Point, breaks: Cal
     with cloud.held_at(point, lambda: cloud.act(server, "os-start")):
         breaks(cloud)
     cloud.assert_runs()
+
+
+@broken
+@pytest.mark.parametrize("point", steps(FLOWS["migrate"]))
+def test_a_server_goes_to_another_host(cloud: Cloud, point: Point, breaks: Callable[[Cloud], None]) -> None:
+    server = cloud.one()
+    cloud.mark(server)
+    with cloud.held_at(point, lambda: cloud.act(server, "migrate")):
+        breaks(cloud)
+    host = cloud.wait_for("VERIFY_RESIZE")["OS-EXT-SRV-ATTR:host"]
+    assert cloud.marked(server, host)
+    cloud.act(server, "confirmResize")
+    cloud.assert_runs()
+
+
+@broken
+@pytest.mark.parametrize("point", steps(FLOWS["attach"]))
+def test_an_accelerator_is_attached(cloud: Cloud, point: Point, breaks: Callable[[Cloud], None]) -> None:
+    server = cloud.one()
+    with cloud.held_at(point, lambda: cloud.attach(server)):
+        breaks(cloud)
+    cloud.assert_attached(server)
+
+
+@broken
+@pytest.mark.parametrize("point", steps(FLOWS["detach"]))
+def test_an_accelerator_is_detached(cloud: Cloud, point: Point, breaks: Callable[[Cloud], None]) -> None:
+    server = cloud.one()
+    cloud.attach(server)
+    cloud.assert_attached(server)
+    with cloud.held_at(point, lambda: cloud.detach(server)):
+        breaks(cloud)
+    cloud.assert_detached(server)
 
 
 @broken

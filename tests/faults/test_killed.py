@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import patience
 import pytest
 from cloud import HOSTS, Cloud
 from killing import steps
-from patience import wait
 
 from accelsched.failpoints import Point
 
@@ -27,6 +27,7 @@ _ACT = [Point.API_ACTION_COMMITTED]
 _BUILD = [Point.AGENT_DEVICES_PREPARED, Point.AGENT_SERVER_BUILT]
 _REMOVE = [Point.AGENT_SERVER_DESTROYED, Point.AGENT_SERVER_REMOVED]
 _OBEY = [Point.AGENT_ORDER_CARRIED_OUT, Point.AGENT_ORDER_NOTED]
+_MOVE = [*_ACT, *_PLACE, _OBEY[0], Point.AGENT_FILES_FETCHED, _OBEY[1], *_BUILD, *_REPORT]
 
 FLOWS = {
     "create": [Point.API_SERVERS_COMMITTED, *_PLACE, *_BUILD, *_REPORT],
@@ -35,10 +36,20 @@ FLOWS = {
     "reboot": [*_ACT, *_BUILD, *_OBEY],
     "rebuild": [*_ACT, *_REMOVE, *_BUILD, *_REPORT],
     "evacuate": [*_ACT, *_PLACE, *_BUILD, *_REPORT],
-    "migrate": [*_ACT, *_PLACE, _OBEY[0], Point.AGENT_FILES_FETCHED, _OBEY[1], *_BUILD, *_REPORT],
+    "return": _REMOVE,
+    "resize": _MOVE,
+    "migrate": _MOVE,
     "live": [*_ACT, *_PLACE, Point.AGENT_LANDING_PREPARED, *_OBEY, *_REPORT],
     "confirm": [*_ACT, *_REMOVE, *_REPORT],
     "revert": [*_ACT, *_REMOVE, *_BUILD, *_OBEY, *_REPORT],
+    "attach": [*_ACT, Point.AGENT_PLUG_PREPARED, Point.AGENT_PLUG_ATTACHED, *_REPORT],
+    "detach": [
+        *_ACT,
+        Point.AGENT_PLUG_DETACHED,
+        Point.AGENT_PLUG_RELEASED,
+        Point.AGENT_PLUG_FORGOTTEN,
+        *_REPORT,
+    ],
 }
 _REFUSED = {Point.API_SERVERS_WRITTEN, Point.API_ACTION_WRITTEN}
 
@@ -113,6 +124,20 @@ def test_a_server_is_evacuated(cloud: Cloud, point: Point) -> None:
     cloud.assert_runs()
 
 
+@pytest.mark.parametrize("point", steps(FLOWS["return"]))
+def test_a_host_that_is_back_gives_up_what_has_left_it(cloud: Cloud, point: Point) -> None:
+    server = cloud.one()
+    old = cloud.wait_for("ACTIVE")["OS-EXT-SRV-ATTR:host"]
+    with cloud.lost(old):
+        cloud.act(server, "evacuate", {})
+        cloud.wait_for("ACTIVE")
+        cloud.assert_runs()
+        with cloud.killed_at(point):
+            cloud.restore(old)
+    patience.wait(lambda: not cloud.directories(old), told=cloud.everything)
+    cloud.assert_runs()
+
+
 def _moved(cloud: Cloud, server: str, action: str, arguments: Any = None) -> tuple[str, str]:
     """Have a server moved; return from where and whereto. Both sides are held and have its files, one its domain."""
     old = cloud.wait_for("ACTIVE")["OS-EXT-SRV-ATTR:host"]
@@ -144,10 +169,21 @@ def test_a_server_that_cannot_go_while_it_runs_stays(cloud: Cloud, point: Point)
     (other,) = {*HOSTS} - {old}
     with cloud.killed_at(point):
         cloud.act(server, "os-migrateLive", {"host": None, "block_migration": "auto"})
-    wait(lambda: [it["status"] for it in cloud.migrations(server)] == ["error"], told=lambda: cloud.migrations(server))
+    patience.wait(
+        lambda: [it["status"] for it in cloud.migrations(server)] == ["error"], told=lambda: cloud.migrations(server)
+    )
     assert cloud.wait_for("ACTIVE")["OS-EXT-SRV-ATTR:host"] == old  # for both hosts' agents share one libvirt here
     cloud.assert_runs()
-    wait(lambda: cloud.directories(other) == set())
+    patience.wait(lambda: cloud.directories(other) == set())
+
+
+@pytest.mark.parametrize("point", steps(FLOWS["resize"]))
+def test_a_server_gets_another_size(cloud: Cloud, point: Point) -> None:
+    server = cloud.one()
+    with cloud.killed_at(point):
+        old, new = _moved(cloud, server, "resize", {"flavorRef": "larger"})
+    assert cloud.held() == {"VCPU": 2, "MEMORY_MB": 160, "DISK_GB": 3, "VGPU": 3}
+    assert (cloud.disk_gb(server, old), cloud.disk_gb(server, new)) == (1, 2)
 
 
 @pytest.mark.parametrize("point", steps(FLOWS["confirm"]))
@@ -171,3 +207,45 @@ def test_a_servers_new_size_is_taken_back(cloud: Cloud, point: Point) -> None:
     assert cloud.wait_for("ACTIVE")["OS-EXT-SRV-ATTR:host"] == old
     cloud.assert_runs()
     assert cloud.disk_gb(server, old) == 1
+
+
+@pytest.mark.parametrize("point", steps(FLOWS["attach"]))
+def test_an_accelerator_is_attached(cloud: Cloud, point: Point) -> None:
+    server = cloud.one()
+    with cloud.killed_at(point):
+        cloud.attach(server)
+    cloud.assert_attached(server)
+
+
+@pytest.mark.parametrize("point", steps(FLOWS["detach"]))
+def test_an_accelerator_is_detached(cloud: Cloud, point: Point) -> None:
+    server = cloud.one()
+    cloud.attach(server)
+    cloud.assert_attached(server)
+    with cloud.killed_at(point):
+        cloud.detach(server)
+    cloud.assert_detached(server)
+
+
+def test_an_accelerator_whose_claim_was_not_committed_is_not_attached(cloud: Cloud) -> None:
+    server = cloud.one()
+    with cloud.killed_at(Point.API_ACTION_WRITTEN):
+        cloud.attach(server)
+    cloud.assert_detached(server)
+
+
+@pytest.mark.parametrize("point", steps(FLOWS["attach"][1:3]))
+def test_a_server_that_is_deleted_while_an_accelerator_comes_leaves_nothing(cloud: Cloud, point: Point) -> None:
+    server = cloud.one()
+    with cloud.held_at(point, lambda: cloud.attach(server)):
+        cloud.delete(server)
+    # The fixture waits until nothing is left.
+
+
+@pytest.mark.parametrize("point", steps(FLOWS["detach"][1:4]))
+def test_a_server_that_is_deleted_while_an_accelerator_goes_leaves_nothing(cloud: Cloud, point: Point) -> None:
+    server = cloud.one()
+    cloud.attach(server)
+    cloud.assert_attached(server)
+    with cloud.held_at(point, lambda: cloud.detach(server)):
+        cloud.delete(server)

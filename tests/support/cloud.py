@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ import sqlalchemy
 from brokers import Node
 from deployments import Api, Service, answers
 from image_service import ImageService
+from lxml import etree
 from stack import http
 
-from accelsched.agent.virt.libvirt import storage
+from accelsched.agent.virt.libvirt import plugs, storage
+from accelsched.agent.virt.libvirt.domain import NAMESPACE
 from accelsched.failpoints import HOLD, Point
 from accelsched.message_faults import Fault
 
@@ -178,9 +180,13 @@ class Cloud:
         try:
             yield
         finally:
-            self._lost = None
-            self._force_down(host, False)
-            patience.wait(lambda: self.hosts_up() == set(HOSTS))
+            self.restore(host)
+
+    def restore(self, host: str) -> None:
+        """Have a host that was lost get its power again."""
+        self._lost = None
+        self._force_down(host, False)
+        patience.wait(lambda: self.hosts_up() == set(HOSTS))
 
     def _force_down(self, host: str, down: bool) -> None:
         self.api.put(self._service(host), json={"forced_down": down}).raise_for_status()
@@ -207,8 +213,12 @@ class Cloud:
 
         :param answers: status of an answer, one of these
         """
+        self._send(lambda: self.api.post(C + path, json=body), answers)
+
+    @staticmethod
+    def _send(send: Callable[[], requests.Response], answers: Collection[int]) -> None:
         try:
-            response = self.api.post(C + path, json=body)
+            response = send()
         except requests.ConnectionError:
             return
         assert response.status_code in answers, response.text
@@ -224,8 +234,22 @@ class Cloud:
 
     def delete(self, server: str) -> None:
         """Want a server no longer; it may have gone just now."""
-        with contextlib.suppress(requests.ConnectionError):
-            assert self.api.delete(f"{C}/servers/{server}").status_code in (204, 404)
+        self._send(lambda: self.api.delete(f"{C}/servers/{server}"), (204, 404))
+
+    def attach(self, server: str) -> None:
+        """Ask for another vGPU for a server that is there."""
+        asked = {"accelerator": {"resource_class": "VGPU"}}
+        self._send(lambda: self.api.post(f"/v1/servers/{server}/accelerators", json=asked), _DONE)
+
+    def detach(self, server: str) -> None:
+        """Want what was attached to a server no longer."""
+        (accelerator,) = self._attached(server)
+        self._send(lambda: self.api.delete(f"/v1/servers/{server}/accelerators/{accelerator}"), _DONE)
+
+    def _attached(self, server: str) -> dict[str, str]:
+        """Return the state of each accelerator that was attached to a server, by its id."""
+        listed = self.api.get(f"/v1/servers/{server}/accelerators").json()["accelerators"]
+        return {each["id"]: each["state"] for each in listed if each["id"] is not None}
 
     def one(self) -> str:
         """Return a server that runs."""
@@ -304,6 +328,25 @@ class Cloud:
         )
         with self.database.connect() as connection:
             return {name: int(used) for name, used in connection.exec_driver_sql(query)}
+
+    def assert_attached(self, server: str) -> None:
+        """A server that runs has one vGPU more than its flavor says, and its domain does."""
+        patience.wait(lambda: list(self._attached(server).values()) == ["attached"], told=self.everything)
+        (accelerator,) = self._attached(server)
+        assert self._plugs(server) == {accelerator: True}
+        self.wait_for("ACTIVE")
+        assert self.held() == {"VCPU": 1, "MEMORY_MB": 64, "DISK_GB": 1, "VGPU": 2}
+
+    def assert_detached(self, server: str) -> None:
+        """A server that runs has what its flavor says, nothing besides, and so does its domain."""
+        patience.wait(lambda: not self._attached(server), told=self.everything)
+        assert self._plugs(server) == {}
+        self.assert_runs()
+
+    def _plugs(self, server: str) -> Mapping[str, bool]:
+        """Return what a server's domain says that was plugged into it, and whether it is there."""
+        domain = self._hypervisor.lookupByUUIDString(server)
+        return plugs.plugs_of(etree.fromstring(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE)))
 
     def assert_runs(self) -> None:
         """One server runs on the host that is told, holds what its flavor says, and there is nothing else."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import secrets
 import uuid as uuids
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import falcon
@@ -20,6 +21,7 @@ from accelsched.compute.accelerators import Chosen
 from accelsched.compute.servers import Shown
 from accelsched.db.compute import Server
 from accelsched.db.instance_actions import Origin
+from accelsched.failpoints import Point, reach
 from accelsched.scheduler import request as scheduler_request
 
 if TYPE_CHECKING:
@@ -63,7 +65,19 @@ class _Resource:
     def _is_admin(self, req: falcon.Request) -> bool:
         return policies.allowed(self._services.enforcer, resources.context_of(req), "context_is_admin")
 
-    def _tell(self, told: tuple[str, str] | None) -> None:
+    def _change(self, change: Callable[[Session], tuple[str, str] | None]) -> None:
+        """Change what a server is to have, in a transaction, and tell its agent.
+
+        :param change: returns (agent, host) to tell
+        """
+
+        def write(session: Session) -> tuple[str, str] | None:
+            told = change(session)
+            reach(Point.API_ACTION_WRITTEN)
+            return told
+
+        told = self._services.db.transact(write)
+        reach(Point.API_ACTION_COMMITTED)
         if told is not None:
             agent, host = told
             hint("sync", lambda: self._services.agents.sync(agent, [host]))
@@ -104,12 +118,11 @@ class Accelerators(_Resource):
             )
             chosen = self._choose(server, accelerator_id, extra_specs)
             try:
-                told = self._services.db.transact(lambda session: attach(session, chosen))  # noqa: B023 - called here
+                self._change(lambda session: attach(session, chosen))  # noqa: B023 - called here
                 break
             except errors.CapacityExceededError:
                 if attempt == _ATTEMPTS - 1:
                     raise
-        self._tell(told)
         resp.status = falcon.HTTP_202
         resp.media = {"accelerator": {"id": accelerator_id, "state": accelerators.ATTACHING, "resources": _of(wanted)}}
 
@@ -143,10 +156,9 @@ class Accelerator(_Resource):
         """Have it detached."""
         scope, admin = self._scope(req, "detach"), self._is_admin(req)
         origin = Origin.of(resources.context_of(req))
-        told = self._services.db.transact(
+        self._change(
             lambda session: accelerators.detach(session, uuid, accelerator_id, origin, project_id=scope, admin=admin)
         )
-        self._tell(told)
         resp.status = falcon.HTTP_202
 
 
