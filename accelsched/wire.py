@@ -217,6 +217,7 @@ class Origin(TypedDict):
 
     host: str
     agent: str  # RPC server name of its agent
+    lost: NotRequired[bool]  # it is off or cut off, and nothing that is not here already comes from there
 
 
 class KeptDisk(TypedDict):

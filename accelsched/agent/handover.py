@@ -21,7 +21,7 @@ import tenacity
 
 from accelsched import errors, rpc, wire
 from accelsched.agent import files
-from accelsched.agent.virt.base import Progress
+from accelsched.agent.virt.base import BuildError, Progress
 
 CHUNK_BYTES = 1 << 20
 
@@ -62,6 +62,7 @@ class Source:
         self.host = origin["host"]
         self._agents = agents
         self._agent = origin["agent"]
+        self._lost = origin.get("lost", False)
         self._server_uuid = server_uuid
         self._progress = progress
         self._read_file = agents.read_departing_file if running else agents.read_file
@@ -78,6 +79,7 @@ class Source:
     def files(self) -> dict[str, int]:
         """Return the size of each file, in bytes, by name.
 
+        :raises accelsched.agent.virt.base.BuildError: when that host is lost
         :raises accelsched.errors.NotFoundError: when nothing of the server is there
         :raises accelsched.errors.ConflictError: when it is not set aside
         :raises accelsched.errors.UnavailableError: when the agent there does not answer
@@ -89,6 +91,7 @@ class Source:
         """Copy a file to ``path``, durably. A copy that was cut short is gone on with.
 
         :param size: bytes, as :meth:`files` says
+        :raises accelsched.agent.virt.base.BuildError: when that host is lost
         :raises accelsched.errors.NotFoundError: when there is no such file any more
         :raises accelsched.errors.UnavailableError: when the agent there does not answer, or sends something else
         :raises accelsched.agent.virt.base.InterruptedBuildError: when told to stop
@@ -120,7 +123,9 @@ class Source:
         return data
 
     def _ask(self, call: Callable[[], _Answer]) -> _Answer:
-        """Ask, and again when there was no answer, or no good one."""
+        """Ask, and again when there was no answer, or no good one; a host that is lost is not asked."""
+        if self._lost:
+            raise BuildError(f"host {self.host} was lost before the server's files were fetched from there")
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(_ATTEMPTS),
             wait=tenacity.wait_exponential(multiplier=0.5, max=5),

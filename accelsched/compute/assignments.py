@@ -63,6 +63,8 @@ def _there(session: Session, server: Server, migration: Migration | None) -> wir
     origin = moving.origin(server, migration)
     if origin is not None:
         assignment["origin"] = {"host": origin, "agent": hosts.agent_of(session, origin) or ""}
+        if hosts.is_forced_down(session, origin):
+            assignment["origin"]["lost"] = True
     kept = moving.kept_disk(migration)
     if kept is not None:
         assignment["kept_disk"] = kept

@@ -208,6 +208,10 @@ def revert(
     :raises accelsched.errors.InvalidError: when that was said already
     """
     server, migration = _finished(session, uuid, "revertResize", project_id=project_id, admin=admin)
+    if hosts.is_forced_down(session, migration.source_host) and not moves.on_same_host(migration):
+        raise errors.ConflictError(
+            f"Cannot 'revertResize' instance {uuid}: host {migration.source_host}, from where it came, is lost"
+        )
     instance_actions.begin(
         *(session, [server.id], "revertResize", origin), event="compute_revert_resize", host=migration.dest_host
     )
@@ -233,14 +237,16 @@ def _finished(
 def host_lost(session: Session, name: str, *, evacuated: bool) -> set[str]:
     """Have moves not wait for a host that was forced down, which is to say that it is off or cut off.
 
-    What such a host goes on to hold, its agent removes when it is back.
+    What such a host goes on to hold, its agent removes when it is back. Servers that have not left it stay with it, to
+    be evacuated. One whose files another host is to fetch from it is left to the agent there: it alone knows whether it
+    has them.
 
     :param evacuated: servers leave it, those too that wait there for their owner's word: they go back where they came
-        from; and the moves of those that are still to leave it are given up
+        from
     :returns: hosts whose agents are to be told
     """
     to_it = ["post-migrating", "reverting", *(["finished"] if evacuated else [])]
-    from_it = ["confirming", *(["migrating", "reverting"] if evacuated else [])]
+    from_it = ["confirming", "migrating", "reverting"]
     is_source, is_there = Migration.source_host == name, Server.host == name
     rows = session.execute(
         select(Server, Migration)
@@ -249,6 +255,7 @@ def host_lost(session: Session, name: str, *, evacuated: bool) -> set[str]:
             or_(
                 and_(is_source, Migration.status == "confirming"),
                 and_(is_source, is_there, Migration.dest_host != name, Migration.status.in_(from_it)),
+                and_(is_source, not_(is_there), Migration.status == "post-migrating"),
                 and_(not_(is_source), is_there, Migration.status.in_(to_it)),
             ),
             *(Server.deleted_at.is_(None), Server.desired == "active"),
@@ -260,8 +267,10 @@ def host_lost(session: Session, name: str, *, evacuated: bool) -> set[str]:
     for server, migration in rows:
         if migration.status == "confirming":
             _source_gone(session, server, migration)
+        elif migration.source_host == name and server.host == name:
+            _give_up(session, server, migration, _lost(name, "which the server had not left"))
         elif migration.source_host == name:
-            _give_up(session, server, migration)
+            told.add(str(server.host))
         else:
             lost = None if migration.status == "reverting" else _lost(name, "where the server was to go")
             _go_back(session, server, migration, lost)
@@ -273,8 +282,7 @@ def _lost(name: str, what: str) -> wire.Fault:
     return {"message": f"Host {name} was lost, {what}.", "details": ""}
 
 
-def _give_up(session: Session, server: Server, migration: Migration) -> None:
-    fault = _lost(migration.source_host, "which the server had not left")
+def _give_up(session: Session, server: Server, migration: Migration, fault: wire.Fault) -> None:
     if migration.status == "migrating":
         _take_back(session, server, migration)
     moves.give_up(migration, server, fault)
@@ -422,6 +430,9 @@ def _go_back(session: Session, server: Server, migration: Migration, fault: wire
     if not moves.on_same_host(migration):  # there it is on what it is to leave until it is back
         _take_back(session, server, migration)
     moves.go_back(migration, server, fault)
+    if hosts.is_forced_down(session, migration.source_host) and not moves.on_same_host(migration):
+        lost = _lost(migration.source_host, "where the server was to go back")
+        _give_up(session, server, migration, fault or lost)
     return server.host
 
 

@@ -172,15 +172,19 @@ class Cloud:
     @contextlib.contextmanager
     def lost(self, host: str) -> Iterator[None]:
         """Have a host lose its power, and get it again afterwards; an operator tells of both."""
-        self._lost = host
-        self.services[host].process.kill()
-        self.services[host].process.wait()
-        self._remove_domains(host)  # the other host's libvirt, which takes over the server, is the same one here
+        self.cut_power(host)
         self._force_down(host, True)
         try:
             yield
         finally:
             self.restore(host)
+
+    def cut_power(self, host: str) -> None:
+        """Have a host lose its power, of which nobody tells."""
+        self._lost = host
+        self.services[host].process.kill()
+        self.services[host].process.wait()
+        self._remove_domains(host)  # the other host's libvirt, which takes over the server, is the same one here
 
     def restore(self, host: str) -> None:
         """Have a host that was lost get its power again."""
@@ -279,11 +283,10 @@ class Cloud:
         server: dict[str, Any] = patience.wait(there, told=self.servers)
         return server
 
-    def migrations(self, server: str) -> list[dict[str, Any]]:
-        """Return what is told of a server's migrations, the newest first."""
+    def migrations(self, server: str) -> list[str]:
+        """Return how a server's migrations stand, the newest first."""
         answer = self.api.get(f"{C}/os-migrations?instance_uuid={server}")
-        listed: list[dict[str, Any]] = answer.json()["migrations"] if answer.ok else []
-        return listed
+        return [migration["status"] for migration in answer.json()["migrations"]] if answer.ok else []
 
     def domains(self, host: str) -> dict[str, bool]:
         """Return the domains whose files are below a host's state, and whether they run."""

@@ -419,12 +419,40 @@ def test_a_confirmation_does_not_wait_for_a_source_that_was_lost(site: Site, fir
     assert site.held() == {"INSTANCE": {"h1": 1}}
 
 
-def test_a_server_that_has_not_left_a_lost_host_is_evacuated_from_it(site: Site) -> None:
+@pytest.mark.parametrize("evacuated", [True, False])
+def test_a_server_that_has_not_left_a_lost_host_is_evacuated_from_it(site: Site, evacuated: bool) -> None:
     uuid = site.running()
     site.move(uuid)
-    lose(site, "h0", evacuated=True)
+    lose(site, "h0", evacuated=evacuated)
     assert site.told_state(uuid) == ("ACTIVE", None)
     assert (site.held(), site.asked("h0", uuid)) == ({"INSTANCE": {"h0": 1}}, ("active", "running"))
     assert site.db.transact(lambda session: rebuilding.evacuate_host(session, "h0", ORIGIN)) == 1
     site.settle()
     assert (site.held(), site.asked("h1", uuid)) == ({"INSTANCE": {"h1": 1}}, ("active", "running"))
+
+
+def test_a_server_whose_source_is_lost_before_its_files_were_fetched_stays_with_that(site: Site) -> None:
+    uuid = site.running()
+    site.move(uuid)
+    site.see(uuid, "h0", "stopped", obeyed=True)
+    assert "lost" not in site.wanted("h1")[uuid]["origin"]
+    assert lose(site, "h0") == {"h1"}
+    assert site.wanted("h1")[uuid]["origin"]["lost"]
+    site.see(uuid, "h1", "error", fault=FAULT)
+    assert site.told_state(uuid) == ("ACTIVE", None)
+    assert (site.server(uuid).host, site.held()) == ("h0", {"INSTANCE": {"h0": 1}})
+    assert (site.migration().status, site.actions(uuid)[0]) == ("error", ("migrate", True, FAULT["message"]))
+    assert (site.asked("h0", uuid), site.asked("h1", uuid)) == (("active", "running"), None)
+
+
+def test_a_server_whose_files_were_fetched_goes_where_it_was_to_go_and_not_back_to_a_lost_source(site: Site) -> None:
+    uuid = site.running()
+    site.move(uuid)
+    site.see(uuid, "h0", "stopped", obeyed=True)
+    lose(site, "h0")
+    site.see(uuid, "h1", "active", obeyed=True)
+    assert site.told_state(uuid) == ("VERIFY_RESIZE", None)
+    with pytest.raises(errors.ConflictError, match="h0, from where it came, is lost"):
+        site.decide(moving.revert, uuid)
+    site.decide(moving.confirm, uuid)
+    assert (site.told_state(uuid), site.held()) == (("ACTIVE", None), {"INSTANCE": {"h1": 1}})

@@ -14,7 +14,7 @@ import pytest
 from accelsched import errors, rpc, wire
 from accelsched.agent import handover
 from accelsched.agent.handover import CHUNK_BYTES, Source
-from accelsched.agent.virt.base import InterruptedBuildError, Progress
+from accelsched.agent.virt.base import BuildError, InterruptedBuildError, Progress
 
 SIZE = 2 * CHUNK_BYTES + 17
 
@@ -101,3 +101,12 @@ def test_a_copy_ends_when_it_is_not_wanted_any_more(fetch: Any, disk: Path, canc
     cancelled.set()
     with pytest.raises(InterruptedBuildError):
         fetch(Agents(disk))
+
+
+def test_a_host_that_is_lost_is_not_asked(disk: Path, tmp_path: Path) -> None:
+    agents = Agents(disk)
+    origin: wire.Origin = {"host": "one", "agent": "queue", "lost": True}
+    source = Source(agents, origin, "s", Progress(lambda _detail: None, threading.Event()))  # type: ignore[arg-type]
+    with pytest.raises(BuildError, match="host one was lost before"):
+        source.fetch("disk", SIZE, tmp_path / "part")
+    assert agents.asked == []

@@ -14,6 +14,7 @@ console.log             serial console, written and bounded by virtlogd
 launched                boot id of the host when the domain was started last
 order                   the last order that was carried out, JSON
 incoming                what its domain would be if it were built here, while it is to come as it runs: all is ready
+fetched                 there when all files were fetched from the host that the server came from
 incarnation             which incarnation of the server it is, in decimal; not there for the first
 ======================  ========================================================================
 """
@@ -51,6 +52,7 @@ class Instance:
         self.incoming = self.directory / "incoming"
         self._launched = self.directory / "launched"
         self._order = self.directory / "order"
+        self._fetched = self.directory / "fetched"
         self._incarnation = self.directory / "incarnation"
 
     def create(self, incarnation: int = 1) -> None:
@@ -99,6 +101,15 @@ class Instance:
         """Remember that the domain runs, in this boot of the host."""
         if self.launch is not Launch.THIS_BOOT:
             files.write_atomically(self._launched, boot_id().encode())
+
+    def mark_fetched(self) -> None:
+        """Remember that all files were fetched from the host that the server came from."""
+        files.write_atomically(self._fetched, b"")
+
+    @property
+    def fetched(self) -> bool:
+        """Whether they were."""
+        return self._fetched.exists()
 
     def note_order(self, order: CarriedOut) -> None:
         """Remember an order that was carried out, or tried."""

@@ -91,8 +91,8 @@ def take_over(
     :raises accelsched.errors.AccelschedError: as ``source`` does
     :raises accelsched.agent.virt.base.InterruptedBuildError: when told to stop
     """
-    if instance.launch is not Launch.NEVER:
-        return  # it has run here since
+    if instance.fetched or instance.launch is not Launch.NEVER:
+        return
     sizes = source.files()
     has_disk = assignment["image"] is not None or assignment["flavor"]["disk_gb"] > 0
     if has_disk and instance.disk.name not in sizes:
@@ -106,6 +106,7 @@ def take_over(
             _put_on_image(partial, assignment["image"], source, sizes, cache, progress)
         partial.replace(path)
         files.sync_directory(path.parent)
+    instance.mark_fetched()
 
 
 def _put_on_image(
