@@ -17,7 +17,9 @@ from accelsched import errors
 from accelsched.agent.devices import findings, functions
 from accelsched.agent.devices.base import Device, HostContext
 from accelsched.agent.devices.findings import Finding, Way
+from accelsched.agent.devices.functions import Functions
 from accelsched.agent.devices.tenures import Tenures
+from accelsched.agent.devices.watch import Watch
 from accelsched.agent.manager import device_drivers
 from accelsched.cmd import process
 from accelsched.conf import device_spec
@@ -57,7 +59,8 @@ def main(prog: str, argv: Sequence[str]) -> int:
 
 
 def _printed(conf: cfg.ConfigOpts, tenures: Tenures) -> str:
-    present = functions.read(Path(conf.devices.sysfs_root), mounted=functions.mounted_devices())
+    watch = Watch(conf.devices.look_timeout)
+    present = Functions(Path(conf.devices.sysfs_root), watch).read(mounted=functions.mounted_devices())
     shared: list[Device] = []
     refused: dict[str, str] = {}
     logging.disable(logging.WARNING)  # the drivers would log what is printed below

@@ -17,6 +17,13 @@ _MOST_PARTITIONS = 64
 
 OPTS = [
     cfg.StrOpt("sysfs_root", default="/sys", help="Where sysfs is mounted; another tree only for tests."),
+    cfg.FloatOpt(
+        "look_timeout",
+        default=30.0,
+        min=0.1,
+        help="Seconds that a look at a device, or a change of it, may take. One that takes longer does not answer; "
+        "it is reported as unhealthy, nothing new lands on it, and the others are looked at all the same.",
+    ),
     cfg.ListOpt(
         "enabled_mdev_types",
         default=[],

@@ -12,6 +12,7 @@ from accelsched.agent.devices import passthrough
 from accelsched.agent.devices.base import Device
 from accelsched.agent.devices.functions import Function
 from accelsched.agent.devices.passthrough import Problem, Unit
+from accelsched.agent.devices.watch import REMEDY, STUCK
 from accelsched.conf.device_spec import DeviceSpec
 
 _NVIDIA = "10de"
@@ -64,9 +65,8 @@ def explain(
         totals = {name: inventory["total"] for name, inventory in device.inventories.items()}
         vgpus[device.address or device.name].append(Way(f"vGPUs by {device.how}", totals))
     for address, reason in (refused or {}).items():
-        vgpus[address].append(
-            Way("vGPUs", {}, reason=reason, remedy="see [devices] enabled_mdev_types, and the agent's log")
-        )
+        remedy = REMEDY if reason == STUCK else "see [devices] enabled_mdev_types, and the agent's log"
+        vgpus[address].append(Way("vGPUs", {}, reason=reason, remedy=remedy))
     units, problems = passthrough.arrange(functions, specs, taken)
     beside = {other.address for unit in units for other in unit.beside}
     concerned = {*(unit.provider for unit in units), *(problem.provider for problem in problems)}
@@ -127,7 +127,12 @@ def _whole(function: Function, units: Iterable[Unit], problems: Iterable[Problem
     """Yield the ways of handing out a card's function itself, and its virtual ones."""
     offered: dict[str, list[Unit]] = defaultdict(list)
     for unit in units:
-        if unit.provider == function.address:
+        if unit.provider != function.address:
+            continue
+        if unit.stuck:
+            how = "whole" if unit.main.address == function.address else f"virtual function {unit.main.address}"
+            yield Way(how, {}, reason=f"{unit.stuck} {STUCK}", remedy=REMEDY)
+        else:
             offered[unit.resource_class].append(unit)
     for resource_class, some in sorted(offered.items()):
         first = some[0]
@@ -139,7 +144,9 @@ def _whole(function: Function, units: Iterable[Unit], problems: Iterable[Problem
     for problem in refused:
         how = "whole" if problem.address == function.address else f"virtual function {problem.address}"
         yield Way(how, {}, reason=problem.reason, remedy=problem.remedy)
-    if not offered and not refused:
+    if function.stuck and not offered and not refused and all(unit.provider != function.address for unit in units):
+        yield Way("any", {}, reason=f"it {STUCK}", remedy=REMEDY)
+    elif not offered and not refused and all(unit.provider != function.address for unit in units):
         example = f'pci_device_spec = {{"address": "{function.address}"}}'
         yield Way(
             "whole", {}, reason="it is not listed in [devices] pci_device_spec", remedy=f"to hand it out: {example}"

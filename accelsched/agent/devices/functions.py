@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from accelsched import names
 from accelsched.agent.devices import sysfs
+from accelsched.agent.devices.watch import Watch
 
 # PCI base classes
 _STORAGE = "01"
@@ -32,6 +35,7 @@ class Function:
     virtual_functions: frozenset[str] = frozenset()  # addresses of those that are there
     virtual_functions_max: int = 0  # how many there could be; 0: it has no SR-IOV
     host_use: str | None = None  # what this host itself does with it: it holds ...
+    stuck: bool = False  # it does not answer; the rest is as it was before, or unknown
 
     @property
     def slot(self) -> str:
@@ -61,13 +65,46 @@ class Function:
         return "type-PF" if self.virtual_functions_max else "type-PCI"
 
 
-def read(sysfs_root: Path, *, mounted: frozenset[str] = frozenset()) -> dict[str, Function]:
-    """Return every PCI function by address; one that vanishes meanwhile, or has no ids, is left out.
+class Functions:
+    """The PCI functions of a host."""
 
-    :param mounted: block devices that this host uses, MAJOR:MINOR each
-    """
-    found = (_function(path, mounted) for path in sysfs.entries(sysfs_root / "bus/pci/devices"))
-    return {function.address: function for function in found if function is not None}
+    def __init__(self, sysfs_root: Path, watch: Watch) -> None:
+        self._directory = sysfs_root / "bus/pci/devices"
+        self._watch = watch
+        self._last: dict[str, Function] = {}
+
+    def read(self, *, mounted: frozenset[str] = frozenset()) -> dict[str, Function]:
+        """Return every function by address; one that vanishes meanwhile, or has no ids, is left out.
+
+        One that does not answer is as it was before, or as far as it is known without it.
+
+        :param mounted: block devices that this host uses, MAJOR:MINOR each
+        """
+        paths = {path.name: path for path in sysfs.entries(self._directory) if names.is_pci_address(path.name)}
+        seen = self._watch.each({name: partial(_function, path, mounted) for name, path in paths.items()})
+        found = {name: function for name, function in seen.items() if function is not None}
+        for name in paths.keys() - seen.keys():
+            found[name] = dataclasses.replace(self._last.get(name) or _outside(paths[name]), stuck=True)
+        self._last = found
+        return dict(sorted(found.items()))
+
+
+def _outside(path: Path) -> Function:
+    """Return what the links around a function tell of it, for which nobody asks its driver."""
+    return Function(
+        address=path.name,
+        vendor="",
+        product="",
+        pci_class="",
+        driver=sysfs.link_name(path / "driver"),
+        iommu_group=sysfs.link_name(path / "iommu_group"),
+        physical_function=sysfs.link_name(path / "physfn"),
+        virtual_functions=_virtual_functions(path),
+    )
+
+
+def _virtual_functions(path: Path) -> frozenset[str]:
+    return frozenset(filter(None, (sysfs.link_name(link) for link in path.glob("virtfn[0-9]*"))))
 
 
 def mounted_devices(mountinfo: Path = Path("/proc/self/mountinfo")) -> frozenset[str]:
@@ -78,7 +115,7 @@ def mounted_devices(mountinfo: Path = Path("/proc/self/mountinfo")) -> frozenset
 
 def _function(path: Path, mounted: frozenset[str]) -> Function | None:
     vendor, product = sysfs.pci_id(path / "vendor"), sysfs.pci_id(path / "device")
-    if vendor is None or product is None or not names.is_pci_address(path.name):
+    if vendor is None or product is None:
         return None
     pci_class = (sysfs.read(path / "class") or "").removeprefix("0x")
     return Function(
@@ -90,7 +127,7 @@ def _function(path: Path, mounted: frozenset[str]) -> Function | None:
         iommu_group=sysfs.link_name(path / "iommu_group"),
         numa_node=sysfs.numa_node(path),
         physical_function=sysfs.link_name(path / "physfn"),
-        virtual_functions=frozenset(filter(None, (sysfs.link_name(link) for link in path.glob("virtfn[0-9]*")))),
+        virtual_functions=_virtual_functions(path),
         virtual_functions_max=sysfs.number(path / "sriov_totalvfs") or 0,
         host_use=_host_use(path, pci_class, mounted),
     )

@@ -25,6 +25,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ from oslo_log import log
 from accelsched import names, wire
 from accelsched.agent.devices import base, sysfs
 from accelsched.agent.devices.journal import Journal
+from accelsched.agent.devices.watch import STUCK, Watch
 
 LOG = log.getLogger(__name__)
 
@@ -76,38 +78,38 @@ class MdevDriver(base.DeviceDriver):
         self._sysfs = Path(context.conf.devices.sysfs_root)
         self._devices = self._sysfs / "bus/mdev/devices"
         self._journal = Journal(context.state_path / "mdevs")
+        self._watch = Watch(context.conf.devices.look_timeout)
         self._refused: dict[str, str] = {}  # by GPU: the reason that was logged
+        self._unwanted: set[str] = set()  # GPUs without a type that may be used
         self._empty: dict[tuple[str, str], int] = {}  # by GPU and type: what it can have while it carries nothing
         self._choosing = threading.Lock()  # no two devices choose the same virtual function
 
     def discover(self) -> list[base.Device]:
         """Return every GPU that supports a type we may use."""
-        devices = []
-        for gpu in self._gpus():
-            try:
-                device = self._device(gpu, self._offer(gpu))
-            except (OSError, ValueError) as exc:
-                self._refuse(gpu, str(exc))
-                continue
-            self._refused.pop(gpu.name, None)
-            if device is not None:
-                devices.append(device)
-        return devices
+        return self._watch.discover({gpu.name: partial(self._look_at, gpu) for gpu in self._gpus()})
+
+    def _look_at(self, gpu: Gpu) -> base.Device | None:
+        try:
+            device = self._device(gpu, self._offer(gpu))
+        except (OSError, ValueError) as exc:
+            self._refuse(gpu, str(exc))
+            return None
+        self._refused.pop(gpu.name, None)
+        (self._unwanted.add if device is None else self._unwanted.discard)(gpu.name)
+        return device
 
     def refused(self) -> Mapping[str, str]:
         """Return why GPUs are not offered."""
         return {
-            **{
-                gpu.name: "it supports no type of [devices] enabled_mdev_types"
-                for gpu in self._gpus()
-                if not self._offer(gpu)
-            },
+            **dict.fromkeys(self._unwanted, "it supports no type of [devices] enabled_mdev_types"),
             **self._refused,
+            **dict.fromkeys(self._watch.stuck(), STUCK),
         }
 
     def prepare(self, server_uuid: str, allocation: wire.DeviceAllocation) -> list[base.Attachment]:
         """Create, or find created, one mediated device for each unit, of the type that its class stands for."""
         gpu = self._gpu(allocation["provider_name"])
+        self._watch.check(gpu.name)
         offer = self._offer(gpu)
         if not offer:
             raise base.DeviceError(f"{gpu.name} supports no vGPU type that may be used")
@@ -142,9 +144,8 @@ class MdevDriver(base.DeviceDriver):
             raise ValueError(f"{mark} does not carry our mark")
         device = self._devices / mark
         if device.exists():
-            _refuse_in_use(device)
             try:
-                sysfs.write(device / "remove", "1")
+                self._watch.call(mark, lambda: _remove(device))
             except FileNotFoundError:
                 pass  # gone meanwhile
             except OSError as exc:
@@ -260,7 +261,7 @@ class MdevDriver(base.DeviceDriver):
             type_path = self._with_room(mark, gpu, entry.type)
             self._journal.put(mark, entry._replace(parent=type_path.parent.parent.name)._asdict())
             try:
-                sysfs.write(type_path / "create", mark)
+                self._watch.call(mark, lambda: sysfs.write(type_path / "create", mark))
             except OSError as exc:
                 # EEXIST: made by an earlier attempt that was killed before it could see the answer.
                 if exc.errno != errno.EEXIST:
@@ -360,6 +361,11 @@ def _uuids(server_uuid: str, allocation: wire.DeviceAllocation) -> dict[str, str
 
 def _is_vfio_pci(type_path: Path) -> bool:
     return sysfs.read(type_path / "device_api") == _VFIO_API
+
+
+def _remove(device: Path) -> None:
+    _refuse_in_use(device)
+    sysfs.write(device / "remove", "1")
 
 
 def _refuse_in_use(device: Path) -> None:

@@ -34,6 +34,11 @@ class Unit:
         return self.main.address, *(function.address for function in self.beside)
 
     @property
+    def stuck(self) -> str | None:
+        """Which of them does not answer; None when all do."""
+        return next((function.address for function in (self.main, *self.beside) if function.stuck), None)
+
+    @property
     def provider(self) -> str:
         """The address that its resource provider is named after: virtual functions are counted at their card's."""
         return self.main.physical_function or self.main.address

@@ -23,6 +23,7 @@ from accelsched.agent.devices import base, cleaning, functions, passthrough
 from accelsched.agent.devices.functions import Function
 from accelsched.agent.devices.passthrough import Problem, Unit
 from accelsched.agent.devices.tenures import Tenure, Tenures
+from accelsched.agent.devices.watch import STUCK, Watch
 from accelsched.conf import device_spec
 
 LOG = log.getLogger(__name__)
@@ -34,7 +35,8 @@ class PciDriver(base.DeviceDriver):
     def __init__(self, context: base.HostContext) -> None:
         super().__init__(context)
         self._specs = device_spec.parse(context.conf)
-        self._sysfs = Path(context.conf.devices.sysfs_root)
+        self._watch = Watch(context.conf.devices.look_timeout)
+        self._functions = functions.Functions(Path(context.conf.devices.sysfs_root), self._watch)
         self._tenures = Tenures(context.state_path)
         self._choosing = threading.Lock()  # no two servers choose the same unit
         self._refused: dict[str, str] = {}  # by address: the reason that was logged
@@ -61,7 +63,7 @@ class PciDriver(base.DeviceDriver):
             ]
         return [
             base.PciAttachment(allocation["provider_name"], address, managed=unit.spec.managed)
-            for unit in chosen
+            for unit in map(_answering, chosen)
             for address in unit.addresses
         ]
 
@@ -114,7 +116,7 @@ class PciDriver(base.DeviceDriver):
         """Return the units by provider, what is listed and cannot be handed out, and every function."""
         if not self._specs:
             return {}, [], {}
-        present = functions.read(self._sysfs, mounted=functions.mounted_devices())
+        present = self._functions.read(mounted=functions.mounted_devices())
         units, problems = passthrough.arrange(present, self._specs, self._tenures.names())
         offered, mixed = _alike(units)
         return offered, problems + mixed, present
@@ -205,10 +207,17 @@ class PciDriver(base.DeviceDriver):
             },
             traits=frozenset(traits),
             address=provider,
+            fault=STUCK if any(unit.stuck for unit in units) else None,
         )
 
     def _name(self, address: str) -> str:
         return names.pci_provider(self.context.host, address)
+
+
+def _answering(unit: Unit) -> Unit:
+    if unit.stuck:
+        raise base.DeviceError(f"PCI function {unit.stuck} {STUCK}")
+    return unit
 
 
 def _told(unit: Unit) -> frozenset[str]:

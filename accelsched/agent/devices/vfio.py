@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,11 +28,13 @@ from accelsched.agent.devices.functions import Function
 from accelsched.agent.devices.journal import Journal
 from accelsched.agent.devices.mdev import offered_types
 from accelsched.agent.devices.nvidia import NvidiaSmi, Profile, VgpuType
+from accelsched.agent.devices.watch import STUCK, Watch
 
 LOG = log.getLogger(__name__)
 
 _TOLD_S = 60.0  # so long what nvidia-smi said is taken for true
 _NONE = "0"
+_LOOK = "GPU "  # before the address, where a look at all of a card is named
 
 
 class Vgpu(NamedTuple):
@@ -64,6 +67,8 @@ class VfioDriver(base.DeviceDriver):
     def __init__(self, context: base.HostContext) -> None:
         super().__init__(context)
         self._sysfs = Path(context.conf.devices.sysfs_root)
+        self._watch = Watch(context.conf.devices.look_timeout)
+        self._functions = functions.Functions(self._sysfs, self._watch)
         self._smi = NvidiaSmi(context.conf.devices.nvidia_smi)
         self._journal = Journal(context.state_path / "vgpus")
         self._choosing = threading.Lock()  # no two servers choose the same virtual function
@@ -72,27 +77,32 @@ class VfioDriver(base.DeviceDriver):
 
     def discover(self) -> list[base.Device]:
         """Return every GPU that supports a type we may use."""
-        devices = []
-        for function, virtual in self._cards():
-            try:
-                gpu = self._gpu(function, virtual)
-                devices.append(self._device(gpu, offered_types(self.context.conf, sorted(gpu.types))))
-            except base.DeviceError as exc:
-                if self._refused.get(function.address) != str(exc):
-                    self._refused[function.address] = str(exc)
-                    LOG.warning("GPU %s is not offered for vGPUs: %s", function.address, exc)
-            else:
-                self._refused.pop(function.address, None)
-        return devices
+        cards = {_look(function): partial(self._look_at, function, present) for function, present in self._cards()}
+        return self._watch.discover(cards)
+
+    def _look_at(self, function: Function, present: Collection[str]) -> base.Device | None:
+        virtual = self._vgpu_types(function, present)
+        if not virtual:
+            return None
+        try:
+            gpu = self._gpu(function, virtual)
+            device = self._device(gpu, offered_types(self.context.conf, sorted(gpu.types)))
+        except base.DeviceError as exc:
+            if self._refused.get(function.address) != str(exc):
+                self._refused[function.address] = str(exc)
+                LOG.warning("GPU %s is not offered for vGPUs: %s", function.address, exc)
+            return None
+        self._refused.pop(function.address, None)
+        return device
 
     def refused(self) -> Mapping[str, str]:
         """Return why GPUs are not offered."""
-        return dict(self._refused)
+        return {**self._refused, **{name.removeprefix(_LOOK): STUCK for name in self._watch.stuck()}}
 
     def prepare(self, server_uuid: str, allocation: wire.DeviceAllocation) -> list[base.Attachment]:
         """Set the type of a virtual function for each unit, or find it set."""
+        gpu = self._gpu_of(allocation["provider_name"])
         with self._choosing:
-            gpu = self._gpu_of(allocation["provider_name"])
             offer = offered_types(self.context.conf, sorted(gpu.types))
             made = [
                 self._make(gpu, offer, server_uuid, allocation, resource_class, index)
@@ -125,9 +135,9 @@ class VfioDriver(base.DeviceDriver):
         """Reset a virtual function, remove its MIG instance, and forget it."""
         vgpu = self._vgpus().get(mark)
         attribute = self._attribute(mark)
-        if vgpu is not None and sysfs.read(attribute) not in (None, _NONE):
+        if vgpu is not None:
             try:
-                sysfs.write(attribute, _NONE)
+                self._watch.call(mark, lambda: _reset(attribute))
             except OSError as exc:
                 raise base.DeviceError(f"vGPU {mark} cannot be removed: {exc.strerror}") from exc
         if vgpu is not None and vgpu.start is not None:
@@ -136,16 +146,15 @@ class VfioDriver(base.DeviceDriver):
                     self._smi.destroy_instance(vgpu.gpu, instance.number)
         self._journal.remove(mark)
 
-    def _cards(self) -> list[tuple[Function, Mapping[str, str]]]:
-        """Return the physical functions whose virtual ones take a vGPU type, with what each of those has."""
-        present = functions.read(self._sysfs)
-        found: list[tuple[Function, Mapping[str, str]]] = []
-        for function in present.values():
-            told = {address: sysfs.read(self._attribute(address)) for address in sorted(function.virtual_functions)}
-            virtual = {address: type_ for address, type_ in told.items() if type_ is not None and address in present}
-            if virtual:
-                found.append((function, virtual))
-        return found
+    def _cards(self) -> list[tuple[Function, Collection[str]]]:
+        """Return the functions that have virtual ones, with the addresses of all functions."""
+        present = self._functions.read()
+        return [(function, present.keys()) for function in present.values() if function.virtual_functions]
+
+    def _vgpu_types(self, function: Function, present: Collection[str]) -> Mapping[str, str]:
+        """Return the types that a function's virtual ones have, of those that take one."""
+        told = {address: sysfs.read(self._attribute(address)) for address in sorted(function.virtual_functions)}
+        return {address: type_ for address, type_ in told.items() if type_ is not None and address in present}
 
     def _attribute(self, address: str) -> Path:
         return self._sysfs / "bus/pci/devices" / address / "nvidia/current_vgpu_type"
@@ -168,9 +177,10 @@ class VfioDriver(base.DeviceDriver):
         return Gpu(function, virtual, types, profiles)
 
     def _gpu_of(self, provider_name: str) -> Gpu:
-        for function, virtual in self._cards():
+        for function, present in self._cards():
             if self._name(function.address) == provider_name:
-                return self._gpu(function, virtual)
+                self._watch.check(_look(function))
+                return self._gpu(function, self._vgpu_types(function, present))
         raise base.DeviceError(f"{provider_name} is not on this host any more")
 
     def _device(self, gpu: Gpu, offer: Mapping[str, str]) -> base.Device:
@@ -242,7 +252,7 @@ class VfioDriver(base.DeviceDriver):
     def _set(self, address: str, vgpu: Vgpu) -> None:
         """Have a virtual function be what its record says."""
         attribute = self._attribute(address)
-        set_ = sysfs.read(attribute)
+        set_ = self._watch.call(address, lambda: sysfs.read(attribute))
         if set_ == str(vgpu.type):
             return
         if set_ != _NONE:
@@ -252,7 +262,7 @@ class VfioDriver(base.DeviceDriver):
             if (vgpu.profile, vgpu.start) not in there:
                 self._smi.create_instance(vgpu.gpu, vgpu.profile, vgpu.start)
         try:
-            sysfs.write(attribute, str(vgpu.type))
+            self._watch.call(address, lambda: sysfs.write(attribute, str(vgpu.type)))
         except OSError as exc:
             raise base.DeviceError(f"{address} of {vgpu.gpu} takes no vGPU type {vgpu.type}: {exc.strerror}") from exc
 
@@ -262,6 +272,15 @@ class VfioDriver(base.DeviceDriver):
 
     def _name(self, address: str) -> str:
         return names.pci_provider(self.context.host, address)
+
+
+def _reset(attribute: Path) -> None:
+    if sysfs.read(attribute) not in (None, _NONE):
+        sysfs.write(attribute, _NONE)
+
+
+def _look(function: Function) -> str:
+    return f"{_LOOK}{function.address}"
 
 
 def _vgpu(record: Mapping[str, Any]) -> Vgpu | None:

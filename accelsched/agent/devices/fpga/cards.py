@@ -5,9 +5,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
+
+from oslo_config import cfg
+from oslo_log import log
+
+from accelsched.agent.devices.base import DeviceError
+from accelsched.agent.devices.watch import STUCK, Watch
+
+LOG = log.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,9 +46,40 @@ class Cards(ABC):
     vendor: ClassVar[str]  # in names of traits
     vendor_id: ClassVar[str]  # PCI's
 
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self._watch = Watch(conf.devices.look_timeout)
+        self._refused: dict[str, str] = {}  # by management function: the reason that was logged
+
     @abstractmethod
+    def looks(self) -> Mapping[str, Callable[[], Region]]:
+        """Return what looks at each card, by the address of its management function.
+
+        A look raises :class:`accelsched.agent.devices.base.DeviceError` when the card has no region to offer.
+        """
+
     def regions(self) -> list[Region]:
         """Return the regions that can be seen now; what is wrong with one card never hides the others."""
+        looks = {address: partial(self._look_at, address, look) for address, look in self.looks().items()}
+        return [region for region in self._watch.each(looks).values() if region is not None]
+
+    def _look_at(self, address: str, look: Callable[[], Region]) -> Region | None:
+        try:
+            region = look()
+        except DeviceError as exc:
+            if self._refused.get(address) != str(exc):
+                self._refused[address] = str(exc)
+                LOG.warning("FPGA card %s is not offered: %s", address, exc)
+            return None
+        self._refused.pop(address, None)
+        return region
+
+    def stuck(self) -> frozenset[str]:
+        """Return the management functions of the cards that do not answer."""
+        return self._watch.stuck()
+
+    def refused(self) -> Mapping[str, str]:
+        """Return why cards are not offered, by the address of their management function."""
+        return {**self._refused, **dict.fromkeys(self._watch.stuck(), STUCK)}
 
     @abstractmethod
     def program(self, region: Region, bitstream: Path, lock: Path) -> None:

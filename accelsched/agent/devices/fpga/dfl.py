@@ -11,18 +11,18 @@ port; one with more is not offered, since OPAE's executables do not say which th
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from oslo_config import cfg
-from oslo_log import log
 
 from accelsched import names
 from accelsched.agent.devices import sysfs
+from accelsched.agent.devices.base import DeviceError
 from accelsched.agent.devices.fpga import executables
 from accelsched.agent.devices.fpga.cards import Cards, Label, Region
 from accelsched.bitstreams import uuid_of
-
-LOG = log.getLogger(__name__)
 
 # How a green bitstream (.gbs) begins; the length of its JSON follows in four bytes, the lowest first.
 _GBS_MAGIC = bytes.fromhex("58656f6e46504741b747425376303031")
@@ -36,40 +36,34 @@ class DflCards(Cards):
     vendor_id = "8086"
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
+        super().__init__(conf)
         self._options = conf.fpga
         self._sysfs = Path(conf.devices.sysfs_root)
-        self._refused: dict[str, str] = {}  # by address: the reason that was logged
 
-    def regions(self) -> list[Region]:
-        """Return the region of each card."""
-        found = []
+    def looks(self) -> Mapping[str, Callable[[], Region]]:
+        """Return what looks at each card."""
+        cards = {}
         for container in sysfs.entries(self._sysfs / "class/fpga_region"):
             function = container.resolve().parent.parent
-            if not names.is_pci_address(function.name) or not list(container.glob("dfl-fme.*")):
-                continue  # a region within the management engine, or a virtual function's container
-            region, reason = self._region(container, function)
-            if region is not None:
-                found.append(region)
-            if reason and self._refused.get(function.name) != reason:
-                LOG.warning("FPGA card %s is not offered: %s", function.name, reason)
-            self._refused[function.name] = reason
-        return found
+            # Others are regions within the management engine, or virtual functions' containers.
+            if names.is_pci_address(function.name) and list(container.glob("dfl-fme.*")):
+                cards[function.name] = partial(self._region, container, function)
+        return cards
 
-    def _region(self, container: Path, function: Path) -> tuple[Region | None, str]:
-        """Return the region of a card, or why there is none."""
+    def _region(self, container: Path, function: Path) -> Region:
         ports = [sysfs.read(path) for path in container.glob("dfl-fme.*/ports_num")]
         if ports != ["1"]:
-            return None, f"it has {ports[0] if ports else 'no'} ports; cards with one are supported"
+            raise DeviceError(f"it has {ports[0] if ports else 'no'} ports; cards with one are supported")
         ids = [sysfs.read(path) for path in container.glob("dfl-fme.*/dfl-fme-region.*/fpga_region/region*/compat_id")]
         interface_id = uuid_of(ids[0]) if ids else None
         product = sysfs.pci_id(function / "device")
         if interface_id is None or product is None:
-            return None, "its region tells no compat_id; is dfl_fme_region loaded?"
+            raise DeviceError("its region tells no compat_id; is dfl_fme_region loaded?")
         handed_out = (function / "virtfn0").resolve() if (function / "virtfn0").exists() else function
         if not names.is_pci_address(handed_out.name):
-            return None, f"{handed_out.name!r} is not a PCI address"
+            raise DeviceError(f"{handed_out.name!r} is not a PCI address")
         if not (handed_out / "iommu_group").exists():
-            return None, f"{handed_out.name} has no IOMMU group (is the IOMMU enabled in firmware and kernel?)"
+            raise DeviceError(f"{handed_out.name} has no IOMMU group (is the IOMMU enabled in firmware and kernel?)")
         return Region(
             address=handed_out.name,
             management=function.name,
@@ -77,7 +71,7 @@ class DflCards(Cards):
             interface_id=interface_id,
             function_id=self._function(handed_out),
             numa_node=sysfs.numa_node(function),
-        ), ""
+        )
 
     def function_of(self, region: Region) -> str | None:
         """Read the port's afu_id."""

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from accelsched.agent.devices.fpga.cards import Cards, Region
 from accelsched.agent.devices.fpga.dfl import DflCards
 from accelsched.agent.devices.fpga.records import Record, Records
 from accelsched.agent.devices.fpga.xilinx import XilinxCards
+from accelsched.agent.devices.watch import STUCK
 from accelsched.agent.images import ImageClient
 from accelsched.conf import fpga as options
 
@@ -49,13 +50,27 @@ class FpgaDriver(base.DeviceDriver):
         self._records = Records(context.state_path / "fpgas" / how)
         self._images = ImageClient(context.conf)
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._last: dict[str, Region] = {}  # as they were seen last, by provider
         self._not_scrubbed: set[str] = set()  # interfaces without a blank bitstream, as logged
 
     def discover(self) -> list[base.Device]:
         """Return the regions that can be seen, and those that cannot because a server has or had them."""
         records = {record.provider: record for record in self._records.all()}
-        regions = {provider: record.region for provider, record in records.items()} | self._visible()
-        return [self._device(provider, region, records.get(provider)) for provider, region in regions.items()]
+        visible = self._visible()
+        stuck = self._cards.stuck()
+        self._last = {name: region for name, region in self._last.items() if region.management in stuck} | visible
+        regions = {provider: record.region for provider, record in records.items()} | self._last
+        return [
+            dataclasses.replace(
+                self._device(provider, region, records.get(provider)),
+                fault=STUCK if region.management in stuck else None,
+            )
+            for provider, region in regions.items()
+        ]
+
+    def refused(self) -> Mapping[str, str]:
+        """Return why cards are not offered."""
+        return self._cards.refused()
 
     def _device(self, provider: str, region: Region, record: Record | None) -> base.Device:
         vendor = self._cards.vendor

@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from oslo_config import cfg
-from oslo_log import log
 
 from accelsched import names
 from accelsched.agent.devices import sysfs
@@ -24,8 +25,6 @@ from accelsched.agent.devices.base import DeviceError
 from accelsched.agent.devices.fpga import executables
 from accelsched.agent.devices.fpga.cards import Cards, Label, Region
 from accelsched.bitstreams import uuid_of
-
-LOG = log.getLogger(__name__)
 
 _XCLBIN_MAGIC = b"xclbin2\0"
 _INTERFACE_AT, _UUID_AT = 336, 416  # bytes from the beginning of an xclbin (struct axlf)
@@ -39,26 +38,19 @@ class XilinxCards(Cards):
     vendor_id = "10ee"
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
+        super().__init__(conf)
         self._options = conf.fpga
         self._functions = Path(conf.devices.sysfs_root) / "bus/pci/devices"
-        self._refused: dict[str, str] = {}  # by address: the reason that was logged
         self._interfaces: dict[str, tuple[str, float]] = {}  # by management function: what it said, and when
         self._loaded: dict[str, tuple[str | None, float]] = {}  # by user function: the same of the xclbin
 
-    def regions(self) -> list[Region]:
-        """Return the region of each card."""
-        found = []
-        for path in sysfs.entries(self._functions):
-            if not names.is_pci_address(path.name) or _driver(path) != "xclmgmt":
-                continue
-            try:
-                found.append(self._region(path))
-                self._refused.pop(path.name, None)
-            except DeviceError as exc:
-                if self._refused.get(path.name) != str(exc):
-                    self._refused[path.name] = str(exc)
-                    LOG.warning("FPGA card %s is not offered: %s", path.name, exc)
-        return found
+    def looks(self) -> Mapping[str, Callable[[], Region]]:
+        """Return what looks at each card."""
+        return {
+            path.name: partial(self._region, path)
+            for path in sysfs.entries(self._functions)
+            if names.is_pci_address(path.name) and _driver(path) == "xclmgmt"
+        }
 
     def _region(self, management: Path) -> Region:
         user = self._functions / f"{management.name.partition('.')[0]}.1"
