@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from labvm.agent import Agent
 from labvm.control import ControlPlane
-from labvm.machine import FPGA, GPUS, HOST
+from labvm.machine import FPGA, GPUS, HOST, NVME, SRIOV_GPU
 
 pytestmark = pytest.mark.usefixtures("agent")
 
@@ -34,10 +34,10 @@ def _traits(control_plane: ControlPlane, provider: dict[str, str]) -> set[str]:
 
 
 def test_each_device_is_a_child_of_its_host(providers: dict[str, dict[str, str]]) -> None:
-    host = providers[HOST]
-    assert set(providers) == {HOST, *map(_name, (*GPUS, FPGA))}
+    host, devices = providers[HOST], set(map(_name, (*GPUS, FPGA, NVME, SRIOV_GPU)))
+    assert set(providers) == {HOST, *devices}
     assert {name: provider["parent_provider_uuid"] for name, provider in providers.items() if name != HOST} == (
-        dict.fromkeys(map(_name, (*GPUS, FPGA)), host["uuid"])
+        dict.fromkeys(devices, host["uuid"])
     )
 
 
@@ -58,6 +58,15 @@ def test_the_fpga_is_offered_whole(control_plane: ControlPlane, providers: dict[
     fpga = providers[_name(FPGA)]
     assert _inventory(control_plane, fpga) == {"FPGA": 1}
     assert "CUSTOM_PCI_DEVICE_1234_11E8" in _traits(control_plane, fpga)
+
+
+def test_virtual_functions_are_counted_at_their_card(
+    control_plane: ControlPlane, providers: dict[str, dict[str, str]]
+) -> None:
+    assert _inventory(control_plane, providers[_name(NVME)]) == {"CUSTOM_NVME_VF": 2}
+    assert "CUSTOM_PCI_TYPE_VF" in _traits(control_plane, providers[_name(NVME)])
+    # Each of the two is a parent of mediated devices, with room for eight.
+    assert _inventory(control_plane, providers[_name(SRIOV_GPU)]) == {"VGPU": 16}
 
 
 def test_the_host_offers_what_the_machine_has(

@@ -41,7 +41,8 @@ def test_the_fpga_has_no_driver_and_an_iommu_group_of_its_own(lab_vm: Machine) -
 
 def test_libvirt_sees_the_gpus_as_parents_of_mediated_devices(lab_vm: Machine) -> None:
     names = lab_vm.channel.check(["virsh", "nodedev-list", "--cap", "mdev_types"]).split()
-    assert sorted(names) == ["pci_0000_01_00_0", "pci_0000_02_00_0"]
+    functions = ["pci_0000_05_00_1", "pci_0000_05_00_2"]
+    assert sorted(names) == ["pci_0000_01_00_0", "pci_0000_02_00_0", *functions]
 
 
 def test_nested_guests_can_run_by_emulated_hardware_virtualization(lab_vm: Machine) -> None:

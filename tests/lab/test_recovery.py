@@ -11,7 +11,7 @@ from labvm.machine import Machine
 
 from accelsched import names
 
-_RESTARTED_S = 120.0
+_RESTARTED_S = 300.0
 
 
 def _own_mdevs(lab_vm: Machine) -> list[str]:

@@ -10,20 +10,21 @@ import pytest
 from labvm import observe
 from labvm.agent import FPGA_ID, VGPU_ID
 from labvm.control import ControlPlane, wait_for
-from labvm.machine import FPGA, HOST, Machine
+from labvm.machine import FPGA, HOST, NVME, NVME_TEXT, SRIOV_GPU, Machine
 from stack.errors import StackError
 
 from accelsched import names
 
 pytestmark = pytest.mark.usefixtures("agent")
 
-_GUEST_S = 120.0
+_GUEST_S = 300.0
 
 
-def _create(control_plane: ControlPlane, name: str, resources: str) -> str:
+def _create(control_plane: ControlPlane, name: str, *properties: str) -> str:
     """Make a flavor and a server of it; return the server's uuid once it is ACTIVE."""
     size = ("--vcpus", "1", "--ram", "128", "--disk", "1")
-    control_plane.openstack("flavor", "create", f"lab-{name}", *size, "--property", resources)
+    asked = [word for text in properties for word in ("--property", text)]
+    control_plane.openstack("flavor", "create", f"lab-{name}", *size, *asked)
     flavor_and_image = ("--flavor", f"lab-{name}", "--image", "accelsched-guest")
     server = control_plane.show("server", "create", *flavor_and_image, "--nic", "none", "--wait", name)
     assert server["status"] == "ACTIVE"
@@ -63,7 +64,7 @@ def _assert_nothing_left(control_plane: ControlPlane, lab_vm: Machine, server: s
 def test_a_flavor_that_asks_for_a_vgpu_gives_the_guest_a_mediated_device(
     control_plane: ControlPlane, lab_vm: Machine
 ) -> None:
-    server = _create(control_plane, "vgpu", "resources:VGPU=1")
+    server = _create(control_plane, "vgpu", "resources:VGPU=1", "trait:CUSTOM_PCI_DEVICE_1234_11E8=required")
     gpu = _device(control_plane, server, "VGPU")
 
     [(mdev, parent)] = [(uuid, parent) for uuid, parent in observe.mdevs(lab_vm).items() if names.is_own_mdev(uuid)]
@@ -94,3 +95,25 @@ def test_a_flavor_that_asks_for_an_fpga_gives_the_guest_the_whole_pci_device(
     control_plane.openstack("server", "delete", "--wait", server)
     _assert_nothing_left(control_plane, lab_vm, server)
     assert observe.driver(lab_vm, FPGA) is None
+
+
+def test_virtual_functions_are_given_whole_and_as_parents_of_mediated_devices(
+    control_plane: ControlPlane, lab_vm: Machine
+) -> None:
+    server = _create(
+        *(control_plane, "functions", "group_policy=none", "resources_nvme:CUSTOM_NVME_VF=1"),
+        *("resources_gpu:VGPU=1", "trait_gpu:CUSTOM_PCI_DEVICE_1B36_0010=required"),
+    )
+    assert _device(control_plane, server, "CUSTOM_NVME_VF") == NVME
+    assert observe.driver(lab_vm, NVME.removesuffix("0") + "1") == "vfio-pci"
+    assert _device(control_plane, server, "VGPU") == SRIOV_GPU
+    [parent] = [parent for uuid, parent in observe.mdevs(lab_vm).items() if names.is_own_mdev(uuid)]
+    assert parent == SRIOV_GPU.removesuffix("0") + "1"
+    console = _console_of_booted_guest(control_plane, lab_vm, server)
+    assert re.search(rf"nvme \S+ disk=\S+ read={NVME_TEXT}", console)  # by the guest's driver, DMA and interrupts
+    assert "echoed=hello" in console
+
+    control_plane.openstack("server", "delete", "--wait", server)
+    _assert_nothing_left(control_plane, lab_vm, server)
+    assert observe.driver(lab_vm, NVME.removesuffix("0") + "1") is None
+    assert lab_vm.channel.check(["ls", "/var/lib/accelsched/pci"]) == ""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labvm import rabbitmq
-from labvm.machine import FPGA, HOST, OUTER, Machine
+from labvm.machine import FPGA, HOST, NVME, OUTER, Machine
 
 # What a guest's own PCI bus shows of the lab's cards.
 VGPU_ID = "4348:3253"
@@ -35,6 +35,7 @@ virt_type = kvm
 [devices]
 enabled_mdev_types = labgpu-1
 pci_device_spec = {{"address": "{fpga}", "resource_class": "FPGA"}}
+pci_device_spec = {{"address": "{nvme}", "resource_class": "CUSTOM_NVME_VF"}}
 
 [glance]
 auth_type = password
@@ -63,6 +64,7 @@ class Neighbours:
             transport_url=rabbitmq.url(OUTER, self.virtual_host),
             host=HOST,
             fpga=FPGA,
+            nvme=NVME,
             outer=OUTER,
             keystone_port=self.keystone_port,
             glance_port=self.glance_port,

@@ -26,6 +26,12 @@ from labvm.channel import Channel, ChannelError
 HOST = "labhost"
 GPUS = ("0000:01:00.0", "0000:02:00.0")  # parents of mediated devices; edu cards driven by labgpu
 FPGA = "0000:03:00.0"  # an edu card that no driver takes, to be handed out whole
+# NVMe cards with SR-IOV: virtual functions of the first are handed out, those of the second driven by
+# labgpu, as the ones of a GPU that are parents of mediated devices.
+NVME = "0000:04:00.0"
+SRIOV_GPU = "0000:05:00.0"
+VIRTUAL_FUNCTIONS = 2
+NVME_TEXT = "LAB-NVME-DATA-OK"  # what the first card's disk begins with
 OUTER = "10.0.2.2"  # the outer machine's loopback, as seen inside
 
 _COMMAND_PORT = 2222  # of the command server, inside
@@ -127,6 +133,9 @@ def _started(artifacts: Artifacts, folder: Path) -> Machine:
         "LAB_MODULES": artifacts.modules,
         "LAB_LABGPU": artifacts.labgpu,
         "LAB_GPUS": " ".join(GPUS),
+        "LAB_NVME": NVME,
+        "LAB_SRIOV_GPU": SRIOV_GPU,
+        "LAB_VIRTUAL_FUNCTIONS": VIRTUAL_FUNCTIONS,
         "LAB_TOOLS": TOOLS,
         "LAB_PORT": _COMMAND_PORT,
         "LAB_CAPABILITIES": capabilities,
@@ -136,6 +145,8 @@ def _started(artifacts: Artifacts, folder: Path) -> Machine:
     with disk.open("wb") as file:
         file.truncate(_STATE_DISK_BYTES)  # sparse
     subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=1,nodiscard", str(disk)], check=True)
+
+    (folder / "nvme.img").write_bytes(NVME_TEXT.encode().ljust(1 << 20, b"\0"))
 
     port = _free_port()
     _start_virtiofsd(folder)
@@ -192,8 +203,22 @@ def qemu_command(artifacts: Artifacts, folder: Path, port: int) -> list[str]:
     ]
     # Each card behind a root port of its own, so that it is alone in its IOMMU group.
     for bus in range(1, len((*GPUS, FPGA)) + 1):
-        command += ["-device", f"pcie-root-port,id=port{bus},chassis={bus},slot={bus}", "-device", f"edu,bus=port{bus}"]
-    return command
+        command += [*_root_port(bus), "-device", f"edu,bus=port{bus}"]
+    for address in (NVME, SRIOV_GPU):
+        bus = int(address[5:7], 16)
+        sriov = f"sriov_max_vfs={VIRTUAL_FUNCTIONS},sriov_vq_flexible=4,sriov_vi_flexible=2"
+        command += [
+            *_root_port(bus),
+            *("-device", f"nvme-subsys,id=subsystem{bus},nqn=lab{bus}"),
+            *("-device", f"nvme,id=nvme{bus},serial=LAB{bus},subsys=subsystem{bus},bus=port{bus},{sriov}"),
+        ]
+    namespace = f"nvme-ns,drive=namespace,bus=nvme{int(NVME[5:7], 16)}"
+    disk = f"file={folder}/nvme.img,if=none,id=namespace,format=raw,cache=unsafe"
+    return [*command, "-drive", disk, "-device", namespace]
+
+
+def _root_port(bus: int) -> list[str]:
+    return ["-device", f"pcie-root-port,id=port{bus},chassis={bus},slot={bus}"]
 
 
 def _start_virtiofsd(folder: Path) -> None:

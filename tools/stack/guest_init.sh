@@ -25,27 +25,45 @@ check_edu() {
 
 # The kernel's mtty sample: a PCI serial card that echoes what it is sent.
 check_mtty() {
-  tty=$(ls "$2/tty" 2>/dev/null | head -n 1)
+  for _ in 1 2 3 4 5; do tty=$(ls "$2/tty" 2>/dev/null | head -n 1); [ -z "$tty" ] || break; sleep 1; done
   [ -n "$tty" ] || { say "mtty $1 has no tty"; return; }
   stty -F "/dev/$tty" raw -echo -crtscts clocal 9600
   (timeout 4 head -c 5 < "/dev/$tty" > /echoed) & sleep 1; printf hello > "/dev/$tty"; wait
   say "mtty $1 tty=$tty echoed=$(clean < /echoed)"
 }
 
+# Below sysfs the disk is called by its path, nvme0c0n1, when the controller is one of several to the same disk.
 check_nvme() {
-  sleep 2; disk=$(ls -d "$2"/nvme/nvme*/nvme*n1 2>/dev/null | head -n 1); disk=${disk##*/}
+  for _ in 1 2 3 4 5; do
+    disk=$(ls -d "$2"/nvme/nvme*/nvme*n1 2>/dev/null | head -n 1 | sed 's|.*/||; s/c[0-9]*n/n/')
+    [ ! -b "/dev/$disk" ] || break
+    sleep 1
+  done
   say "nvme $1 disk=$disk read=$(head -c 16 "/dev/$disk" 2>/dev/null | tr '\0' '\n' | clean)"
 }
 
-for d in /sys/bus/pci/devices/*; do
-  address=${d##*/}; id=$(cat "$d/vendor"):$(cat "$d/device"); id=$(echo "$id" | sed 's/0x//g')
-  say "pci $address $id class=$(cat "$d/class")"
-  case $id in
-    1234:11e8) check_edu "$address" "$d" ;;
-    4348:3253) check_mtty "$address" "$d" ;;
-    1b36:0010) check_nvme "$address" "$d" ;;
-  esac
-done
+seen=" "
+# Say what has come since the last look, and what has gone.
+look() {
+  for d in /sys/bus/pci/devices/*; do
+    address=${d##*/}
+    case $seen in *" $address "*) continue ;; esac
+    seen="$seen$address "
+    id=$(cat "$d/vendor"):$(cat "$d/device"); id=$(echo "$id" | sed 's/0x//g')
+    say "pci $address $id class=$(cat "$d/class")"
+    case $id in
+      1234:11e8) check_edu "$address" "$d" ;;
+      4348:3253) check_mtty "$address" "$d" ;;
+      1b36:0010) check_nvme "$address" "$d" ;;
+    esac
+  done
+  for address in $seen; do
+    [ ! -e "/sys/bus/pci/devices/$address" ] || continue
+    seen="${seen%% $address *} ${seen#* $address }"
+    say "pci $address gone"
+  done
+}
+look
 
 mkdir -p /root /config
 if [ -b /dev/vda ] && mount -t ext2 /dev/vda /root 2>/dev/null; then
@@ -76,6 +94,6 @@ chmod 755 /etc/acpi/PWRF/00000080
 acpid -d >/dev/null 2>&1 &
 say "up $(cut -d' ' -f1 /proc/uptime) s"
 say ready
-# For who wants to see it run on: its uptime, and that what it writes can be read again.
-while [ "$asked" = "#tick" ]; do sleep 1; say "tick at $(cut -d' ' -f1 /proc/uptime) s"; done
-while :; do sleep 3600; done
+# What is plugged in or goes is told; and, for who wants to see it run on, its uptime, and what it writes can be read again.
+while [ "$asked" = "#tick" ]; do sleep 1; look; say "tick at $(cut -d' ' -f1 /proc/uptime) s"; done
+while :; do sleep 2; look; done

@@ -19,5 +19,5 @@ def test_the_agent_takes_its_configuration_and_finds_its_neighbours_on_the_outer
     assert conf.transport_url == "rabbit://guest:guest@10.0.2.2:5672/lab-1"
     assert loading.load_auth_from_conf_options(conf, "glance").auth_url == "http://10.0.2.2:15000/v3"
     assert conf.glance.endpoint_override == "http://10.0.2.2:19292"
-    (spec,) = device_spec.parse(conf)
-    assert (spec.names_one, spec.resource_class) == ("0000:03:00.0", "FPGA")
+    specs = {(spec.names_one, spec.resource_class) for spec in device_spec.parse(conf)}
+    assert specs == {("0000:03:00.0", "FPGA"), ("0000:04:00.0", "CUSTOM_NVME_VF")}
