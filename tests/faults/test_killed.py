@@ -14,6 +14,7 @@ import pytest
 from cloud import HOSTS, Cloud
 from killing import steps
 
+from accelsched import names
 from accelsched.failpoints import Point
 
 _REPORT = [Point.CONTROLLER_OBSERVATION_WRITTEN, Point.CONTROLLER_OBSERVATION_COMMITTED]
@@ -151,11 +152,12 @@ def _moved(cloud: Cloud, server: str, action: str, arguments: Any = None) -> tup
 
 @pytest.mark.parametrize("point", steps(FLOWS["migrate"]))
 def test_a_server_goes_to_another_host(cloud: Cloud, point: Point) -> None:
-    server = cloud.one()
+    server = cloud.one(networks="auto")
     cloud.mark(server)
     with cloud.killed_at(point):
         old, new = _moved(cloud, server, "migrate")
     assert cloud.marked(server, old)
+    assert cloud.interfaces(server) == [(cloud.network, names.mac_address(server))]
     assert cloud.held() == {"VCPU": 2, "MEMORY_MB": 128, "DISK_GB": 2, "VGPU": 2}
     assert cloud.marked(server, new)
     cloud.act(server, "confirmResize")
@@ -179,9 +181,10 @@ def test_a_server_that_cannot_go_while_it_runs_stays(cloud: Cloud, point: Point)
 
 @pytest.mark.parametrize("point", steps(FLOWS["resize"]))
 def test_a_server_gets_another_size(cloud: Cloud, point: Point) -> None:
-    server = cloud.one()
+    server = cloud.one(networks="auto")
     with cloud.killed_at(point):
         old, new = _moved(cloud, server, "resize", {"flavorRef": "larger"})
+    assert cloud.interfaces(server) == [(cloud.network, names.mac_address(server))]
     assert cloud.held() == {"VCPU": 2, "MEMORY_MB": 160, "DISK_GB": 3, "VGPU": 3}
     assert (cloud.disk_gb(server, old), cloud.disk_gb(server, new)) == (1, 2)
 
@@ -200,12 +203,13 @@ def test_a_servers_new_size_is_confirmed(cloud: Cloud, point: Point) -> None:
 
 @pytest.mark.parametrize("point", steps(FLOWS["revert"]))
 def test_a_servers_new_size_is_taken_back(cloud: Cloud, point: Point) -> None:
-    server = cloud.one()
+    server = cloud.one(networks="auto")
     old, _ = _moved(cloud, server, "resize", {"flavorRef": "larger"})
     with cloud.killed_at(point):
         cloud.act(server, "revertResize")
     assert cloud.wait_for("ACTIVE")["OS-EXT-SRV-ATTR:host"] == old
     cloud.assert_runs()
+    assert cloud.interfaces(server) == [(cloud.network, names.mac_address(server))]
     assert cloud.disk_gb(server, old) == 1
 
 

@@ -45,6 +45,9 @@ class Cloud:
 
     def __init__(self, directory: Path, database: str, broker: Node, images: ImageService, hypervisor: Any) -> None:
         self._hypervisor = hypervisor
+        # It leads nowhere and has no DHCP, which would need dnsmasq.
+        self.network = f"accelsched-faults-{uuid.uuid4().hex[:8]}"
+        hypervisor.networkCreateXML(f"<network><name>{self.network}</name><bridge/></network>")
         self.broker = broker
         self.database = sqlalchemy.create_engine(database)
         self._armed = directory / "fail-points"
@@ -97,7 +100,7 @@ class Cloud:
                 "shutdown_timeout": 0,
             },
             "devices": {"simulated_gpus": "2"},
-            "libvirt": {"virt_type": "qemu", "live_migration_uri": "qemu:///system"},
+            "libvirt": {"virt_type": "qemu", "live_migration_uri": "qemu:///system", "network": self.network},
             "glance": self._options["glance"],
         }
 
@@ -229,7 +232,7 @@ class Cloud:
 
     def create(self, name: str, answers: Collection[int] = _DONE, **more: Any) -> None:
         """Ask for a server with a vGPU."""
-        server = {**more, "name": name, "flavorRef": "vgpu", "imageRef": self.image, "networks": "none"}
+        server = {"networks": "none", **more, "name": name, "flavorRef": "vgpu", "imageRef": self.image}
         self.ask("/servers", {"server": server}, answers)
 
     def act(self, server: str, action: str, arguments: Any = None, answers: Collection[int] = _DONE) -> None:
@@ -255,9 +258,9 @@ class Cloud:
         listed = self.api.get(f"/v1/servers/{server}/accelerators").json()["accelerators"]
         return {each["id"]: each["state"] for each in listed if each["id"] is not None}
 
-    def one(self) -> str:
+    def one(self, **more: Any) -> str:
         """Return a server that runs."""
-        self.create("s")
+        self.create("s", **more)
         return str(self.wait_for("ACTIVE")["id"])
 
     # --- what there is ------------------------------------------------------------------------------------------
@@ -296,6 +299,14 @@ class Cloud:
                 if f"{self.states[host]}/" in domain.XMLDesc():
                     found[domain.UUIDString()] = bool(domain.isActive())
         return found
+
+    def interfaces(self, server: str) -> list[tuple[str, str]]:
+        """Return the network and the MAC address of each interface of a server's domain."""
+        domain = etree.fromstring(self._hypervisor.lookupByUUIDString(server).XMLDesc())
+        return [
+            (str(interface.find("source").get("network")), str(interface.find("mac").get("address")))
+            for interface in domain.iterfind("devices/interface")
+        ]
 
     def directories(self, host: str) -> set[str]:
         """Return the servers that have files on a host."""
@@ -393,3 +404,4 @@ class Cloud:
         for host in HOSTS:
             self._remove_domains(host)
             shutil.rmtree(self.states[host], ignore_errors=True)
+        self._hypervisor.networkLookupByName(self.network).destroy()
