@@ -79,6 +79,23 @@ def refusal(server: Server, host: Host, asked: Collection[str]) -> str | None:
     return None
 
 
+def unsaved(server: Server, host: Host) -> str | None:
+    """Return why what is in a server's devices cannot be saved on its host's disk; None when it can.
+
+    QEMU saves a device as it sends it to another host, so it takes the same. A device of which an agent of an earlier
+    release does not tell how it is handed out is left to that agent, which refuses as well.
+
+    :param host: that it is on
+    """
+    told = {_told(device): _reported(host, device) for device in held(server)}
+    known = {text: provider for text, provider in told.items() if "how" in provider}
+    for text, provider in known.items():
+        way = provider["how"]
+        if way not in NEEDS or (way == "pci" and os_traits.HW_PCI_LIVE_MIGRATABLE not in provider.get("traits", ())):
+            return f"the server has {text}, and what is in that device cannot be saved"
+    return too_old(host, {provider["how"] for provider in known.values()})
+
+
 def too_old(host: Host, ways_: Collection[str]) -> str | None:
     """Return which part of a host is too old to take or give devices while they are used; None when none is."""
     told = host.hypervisor

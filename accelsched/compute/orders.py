@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accelsched import errors, wire
-from accelsched.compute import accelerators, hosts, servers, snapshots, states
+from accelsched.compute import accelerators, hosts, live_devices, servers, snapshots, states
 from accelsched.db import instance_actions, moves
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Host, Server
@@ -99,8 +99,8 @@ def check(server: Server, host: Host | None, order: Order, *, admin: bool) -> No
 
     :param host: that the server is on
     :param admin: whether who orders may do so although the server is locked
-    :raises accelsched.errors.ConflictError: when the server is locked, in a state that the order makes no sense in, or
-        on a host whose agent would not understand it
+    :raises accelsched.errors.ConflictError: when the server is locked, in a state that the order makes no sense in, on
+        a host whose agent would not understand it, or has devices with which it cannot be carried out
     """
     servers.check_unlocked(server, admin=admin or order.while_locked)
     servers.check_state(server, order.action, order.vm_states, order.while_busy)
@@ -110,6 +110,9 @@ def check(server: Server, host: Host | None, order: Order, *, admin: bool) -> No
         accelerators.check_none(server, order.action)
     if host is not None:
         hosts.check_understands(host, order.since, order.action, server.uuid)
+        unsaved = live_devices.unsaved(server, host) if order is SUSPEND else None
+        if unsaved is not None:
+            raise errors.ConflictError(f"Cannot 'suspend' instance {server.uuid}: {unsaved}")
 
 
 def give(

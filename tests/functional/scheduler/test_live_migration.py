@@ -14,7 +14,7 @@ from puppets import ORIGIN, Site
 from sqlalchemy import select
 
 from accelsched import errors, names, wire
-from accelsched.compute import live_migration, servers, states
+from accelsched.compute import live_migration, orders, servers, states
 from accelsched.compute.live_migration import Wanted
 from accelsched.db.compute import Migration
 from accelsched.scheduler import request as requests
@@ -285,3 +285,33 @@ def test_a_host_that_is_lost_ends_it(site: Site, lost: str) -> None:
     assert told == {"h0", "h1"} - {lost}
     assert (state(site, uuid), migration(site).status) == (("ACTIVE", None, "h0"), "error")
     assert site.holds_from(uuid) == {"h0"}
+
+
+@pytest.mark.parametrize(
+    ("how", "traits", "hypervisor", "why"),
+    [
+        ("mdev", (), BOOKWORM, r"QEMU 7\.2\.22, and to carry a mediated device over takes QEMU 8\.1"),
+        ("mdev", (), NEW, None),
+        ("pci", (), NEW, "1 VGPU of h0_gpu_0, and what is in that device cannot be saved"),
+        ("pci", (os_traits.HW_PCI_LIVE_MIGRATABLE,), NEW, None),
+        ("dfl", (), NEW, "cannot be saved"),
+        ("simulated", (), BOOKWORM, None),
+    ],
+)
+def test_a_server_is_suspended_where_its_devices_can_be_saved_and_else_refused_before_anything_happens(
+    site: Site, how: str, traits: tuple[str, ...], hypervisor: dict[str, Any], why: str | None
+) -> None:
+    report(site, "h0", how, traits, **hypervisor)
+    uuid = running(site)
+
+    def suspend() -> None:
+        about: dict[str, Any] = {"project_id": None, "admin": True}
+        site.db.transact(lambda session: orders.give(session, uuid, orders.SUSPEND, ORIGIN, **about))
+
+    if why is None:
+        suspend()
+        assert power(site, "h0", uuid) == "suspended"
+    else:
+        with pytest.raises(errors.ConflictError, match=f"Cannot 'suspend' instance {uuid}: .*{why}"):
+            suspend()
+        assert (power(site, "h0", uuid), state(site, uuid)) == (None, ("ACTIVE", None, "h0"))
