@@ -13,6 +13,7 @@ from oslo_config import cfg
 
 from accelsched import errors, rpc
 from accelsched.agent.manager import Agent
+from accelsched.agent.privileged import context
 from accelsched.cmd import agent_devices, process
 
 PROG = "accelsched-agent"
@@ -38,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     example = f"{PROG} --config-file /etc/accelsched/accelsched.conf"
     try:
         conf = process.read_options(PROG, arguments, example=example, extra=_OPTIONS)
+        if not conf.simulate:
+            context.start(conf)
     except errors.ConfigurationError as exc:
         return process.fail(PROG, str(exc))
     status = process.run(PROG, lambda: [Agent(conf, rpc.transport(conf), simulate=conf.simulate)])

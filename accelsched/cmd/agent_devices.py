@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ from accelsched.agent.devices.functions import Functions
 from accelsched.agent.devices.tenures import Tenures
 from accelsched.agent.devices.watch import Watch
 from accelsched.agent.manager import device_drivers
+from accelsched.agent.privileged import context
 from accelsched.cmd import process
 from accelsched.conf import device_spec
 
@@ -44,6 +46,8 @@ def main(prog: str, argv: Sequence[str]) -> int:
     example = f"{prog} --config-file /etc/accelsched/accelsched.conf --json"
     try:
         conf = process.read_options(prog, argv, example=example, extra=_OPTIONS)
+        # What root writes, the agent's user must be able to read; somebody else looks as far as that goes.
+        (context.start if os.geteuid() == 0 else context.use)(conf)
         tenures = Tenures(Path(conf.state_path))
         if conf.cleaned:
             tenures.is_clean(conf.cleaned)

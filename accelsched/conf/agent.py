@@ -25,6 +25,12 @@ OPTS = [
         help="Name of this host in every API; must be unique in the fleet.",
     ),
     cfg.StrOpt(
+        "user",
+        help="User that accelsched-agent becomes when root starts it. A helper is left behind, which carries out the "
+        "few things that take root. The user must own [DEFAULT] state_path, and be in libvirt's group. Not set: it "
+        "stays root.",
+    ),
+    cfg.StrOpt(
         "virt_driver",
         default="libvirt",
         help="Driver that runs servers (entry points accelsched.agent.virt): libvirt, or simulated.",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from oslo_config import cfg
 
 from accelsched import bitstreams, errors, names, wire
+from accelsched.agent.privileged import context as privileges
 from accelsched.conf import devices
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class DeviceDriver(ABC):
 
     def __init__(self, context: HostContext) -> None:
         self.context = context
+        privileges.use(context.conf)  # what a driver has done as root goes by what it goes by
 
     @abstractmethod
     def discover(self) -> list[Device]:

@@ -19,7 +19,6 @@ to their GPU, which is what is offered: its capacity is what its driver says tha
 from __future__ import annotations
 
 import errno
-import os
 import re
 import threading
 from collections import Counter, defaultdict
@@ -37,6 +36,7 @@ from accelsched import names, wire
 from accelsched.agent.devices import base, sysfs
 from accelsched.agent.devices.journal import Journal
 from accelsched.agent.devices.watch import STUCK, Watch
+from accelsched.agent.privileged import operations
 
 LOG = log.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class MdevDriver(base.DeviceDriver):
         device = self._devices / mark
         if device.exists():
             try:
-                self._watch.call(mark, lambda: _remove(device))
+                self._watch.call(mark, lambda: operations.remove_mdev(mark))
             except FileNotFoundError:
                 pass  # gone meanwhile
             except OSError as exc:
@@ -259,9 +259,10 @@ class MdevDriver(base.DeviceDriver):
             return
         with self._choosing:
             type_path = self._with_room(mark, gpu, entry.type)
-            self._journal.put(mark, entry._replace(parent=type_path.parent.parent.name)._asdict())
+            chosen = type_path.parent.parent.name
+            self._journal.put(mark, entry._replace(parent=chosen)._asdict())
             try:
-                self._watch.call(mark, lambda: sysfs.write(type_path / "create", mark))
+                self._watch.call(mark, lambda: operations.create_mdev(chosen, entry.type, mark))
             except OSError as exc:
                 # EEXIST: made by an earlier attempt that was killed before it could see the answer.
                 if exc.errno != errno.EEXIST:
@@ -361,25 +362,3 @@ def _uuids(server_uuid: str, allocation: wire.DeviceAllocation) -> dict[str, str
 
 def _is_vfio_pci(type_path: Path) -> bool:
     return sysfs.read(type_path / "device_api") == _VFIO_API
-
-
-def _remove(device: Path) -> None:
-    _refuse_in_use(device)
-    sysfs.write(device / "remove", "1")
-
-
-def _refuse_in_use(device: Path) -> None:
-    """Refuse to remove a device that somebody holds: the kernel would block the writer until it is let go.
-
-    A VFIO group can be opened once only (Documentation/driver-api/vfio.rst), so EBUSY tells that it is held.
-    """
-    group = device / "iommu_group"
-    if not group.exists():
-        return
-    try:
-        os.close(os.open(Path("/dev/vfio") / group.resolve().name, os.O_RDWR | os.O_CLOEXEC))
-    except FileNotFoundError:
-        return
-    except OSError as exc:
-        if exc.errno == errno.EBUSY:
-            raise base.DeviceError(f"mediated device {device.name} is in use") from exc

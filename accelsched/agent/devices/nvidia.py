@@ -8,13 +8,11 @@ Texts as documented in NVIDIA's Virtual GPU Software User Guide and MIG User Gui
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from accelsched.agent.devices.base import DeviceError
-
-_TIMEOUT_S = 60.0
+from accelsched.agent.privileged import operations
 
 _FIELD = re.compile(r"^\s*([^:]+?)\s*: (.*?)\s*$", re.MULTILINE)
 # GPU  0 Profile ID 19 Placements: {0,1,2,3,4,5,6}:1
@@ -57,69 +55,57 @@ class Instance:
 class NvidiaSmi:
     """NVIDIA's command."""
 
-    def __init__(self, command: str) -> None:
-        """
-        :param command: its name or path
-        """
-        self._command = command
-
     def vgpu_types(self, address: str) -> list[VgpuType]:
         """Return the vGPU types that a GPU supports.
 
         :param address: of its physical function
         :raises DeviceError: when the command cannot tell
         """
-        return parse_types(self._run("vgpu", "-s", "-v", "-i", address))
+        return parse_types(_ask("types", address))
 
     def profiles(self, address: str) -> Mapping[int, Profile]:
         """Return a GPU's kinds of MIG instances by their ids; none when its MIG mode is off.
 
         :raises DeviceError: when the command cannot tell
         """
-        table = self._run("mig", "-lgip", "-i", address, nothing="No MIG-enabled devices")
-        return parse_profiles(table, self._run("mig", "-lgipp", "-i", address)) if table else {}
+        table = _ask("profiles", address, nothing="No MIG-enabled devices")
+        return parse_profiles(table, _ask("placements", address)) if table else {}
 
     def instances(self, address: str) -> list[Instance]:
         """Return the MIG instances of a GPU.
 
         :raises DeviceError: when the command cannot tell
         """
-        return parse_instances(self._run("mig", "-lgi", "-i", address, nothing="No GPU instances found"))
+        return parse_instances(_ask("instances", address, nothing="No GPU instances found"))
 
     def create_instance(self, address: str, profile: int, start: int) -> None:
         """Make a MIG instance at a place, with one compute instance that takes all of it.
 
         :raises DeviceError: when it was not made
         """
-        self._run("mig", "-cgi", f"{profile}:{start}", "-C", "-i", address)
+        _ask("create", address, profile, start)
 
     def destroy_instance(self, address: str, number: int) -> None:
         """Remove a MIG instance and what is in it.
 
         :raises DeviceError: when it is in use
         """
-        self._run("mig", "-dci", "-gi", str(number), "-i", address)
-        self._run("mig", "-dgi", "-gi", str(number), "-i", address)
+        _ask("destroy compute", address, number)
+        _ask("destroy", address, number)
 
-    def _run(self, *arguments: str, nothing: str | None = None) -> str:
-        """Return what the command prints.
 
-        :param nothing: what it says, whatever its status, when there is nothing to tell; "" is returned then
-        """
-        command = [self._command, *arguments]
-        try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT_S, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired) as exc:
-            raise DeviceError(f"{' '.join(command)}: {exc}") from exc
-        text = done.stdout.decode("utf-8", "replace")
-        said = " ".join((text + done.stderr.decode("utf-8", "replace")).split())[-200:]
-        if nothing is not None and nothing in said:
-            return ""
-        if done.returncode:
-            raise DeviceError(f"{' '.join(command)} ended with status {done.returncode}: {said}")
-        return text
+def _ask(what: str, address: str, *numbers: int, nothing: str | None = None) -> str:
+    """Return what the command prints.
+
+    :param nothing: what it says, whatever its status, when there is nothing to tell; "" is returned then
+    """
+    status, text, complaint, command = operations.nvidia_smi(what, address, list(numbers))
+    said = " ".join((text + complaint).split())[-200:]
+    if nothing is not None and nothing in said:
+        return ""
+    if status:
+        raise DeviceError(f"{command} ended with status {status}: {said}")
+    return str(text)
 
 
 def parse_types(text: str) -> list[VgpuType]:

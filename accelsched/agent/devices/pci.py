@@ -24,6 +24,7 @@ from accelsched.agent.devices.functions import Function
 from accelsched.agent.devices.passthrough import Problem, Unit
 from accelsched.agent.devices.tenures import Tenure, Tenures
 from accelsched.agent.devices.watch import STUCK, Watch
+from accelsched.agent.privileged import operations
 from accelsched.conf import device_spec
 
 LOG = log.getLogger(__name__)
@@ -100,12 +101,11 @@ class PciDriver(base.DeviceDriver):
             return
         if tenure.failure is not None:
             raise base.DeviceError(f"PCI function {mark} stays reserved, for it could not be cleaned: {tenure.failure}")
-        command = self.context.conf.devices.cleaning_command
-        if not command:
+        if not self.context.conf.devices.cleaning_command:
             raise base.DeviceError(
                 f"PCI function {mark} stays reserved after its use until accelsched-agent devices --cleaned {mark}"
             )
-        done = cleaning.run(command, tenure.addresses, self.context.conf.devices.cleaning_timeout)
+        done = cleaning.Cleaning(**operations.clean(tenure.addresses))
         self._tenures.keep_cleaning(mark, done)
         if done.failure is not None:
             self._tenures.put(mark, dataclasses.replace(tenure, failure=done.failure))

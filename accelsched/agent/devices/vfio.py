@@ -29,6 +29,7 @@ from accelsched.agent.devices.journal import Journal
 from accelsched.agent.devices.mdev import offered_types
 from accelsched.agent.devices.nvidia import NvidiaSmi, Profile, VgpuType
 from accelsched.agent.devices.watch import STUCK, Watch
+from accelsched.agent.privileged import operations
 
 LOG = log.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class VfioDriver(base.DeviceDriver):
         self._sysfs = Path(context.conf.devices.sysfs_root)
         self._watch = Watch(context.conf.devices.look_timeout)
         self._functions = functions.Functions(self._sysfs, self._watch)
-        self._smi = NvidiaSmi(context.conf.devices.nvidia_smi)
+        self._smi = NvidiaSmi()
         self._journal = Journal(context.state_path / "vgpus")
         self._choosing = threading.Lock()  # no two servers choose the same virtual function
         self._told: dict[str, tuple[float, Mapping[str, VgpuType], Mapping[int, Profile]]] = {}
@@ -137,7 +138,7 @@ class VfioDriver(base.DeviceDriver):
         attribute = self._attribute(mark)
         if vgpu is not None:
             try:
-                self._watch.call(mark, lambda: _reset(attribute))
+                self._watch.call(mark, lambda: _reset(mark, attribute))
             except OSError as exc:
                 raise base.DeviceError(f"vGPU {mark} cannot be removed: {exc.strerror}") from exc
         if vgpu is not None and vgpu.start is not None:
@@ -262,7 +263,7 @@ class VfioDriver(base.DeviceDriver):
             if (vgpu.profile, vgpu.start) not in there:
                 self._smi.create_instance(vgpu.gpu, vgpu.profile, vgpu.start)
         try:
-            self._watch.call(address, lambda: sysfs.write(attribute, str(vgpu.type)))
+            self._watch.call(address, lambda: operations.set_vgpu_type(address, vgpu.type))
         except OSError as exc:
             raise base.DeviceError(f"{address} of {vgpu.gpu} takes no vGPU type {vgpu.type}: {exc.strerror}") from exc
 
@@ -274,9 +275,9 @@ class VfioDriver(base.DeviceDriver):
         return names.pci_provider(self.context.host, address)
 
 
-def _reset(attribute: Path) -> None:
+def _reset(address: str, attribute: Path) -> None:
     if sysfs.read(attribute) not in (None, _NONE):
-        sysfs.write(attribute, _NONE)
+        operations.set_vgpu_type(address, int(_NONE))
 
 
 def _look(function: Function) -> str:

@@ -15,6 +15,7 @@ from oslo_config import cfg
 from accelsched import conf as options
 from accelsched import wire
 from accelsched.agent.devices.base import HostContext
+from accelsched.agent.privileged import context as privileges
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -37,6 +38,7 @@ def conf(tmp_path: Path) -> cfg.ConfigOpts:
     conf.set_override("state_path", str(tmp_path / "state"))
     conf.set_override("host", "node1", group="agent")
     conf.set_override("sysfs_root", str(tmp_path / "sys"), group="devices")
+    privileges.use(conf)
     return conf
 
 

@@ -14,6 +14,7 @@ from typing import ClassVar
 from oslo_config import cfg
 from oslo_log import log
 
+from accelsched import errors
 from accelsched.agent.devices.base import DeviceError
 from accelsched.agent.devices.watch import STUCK, Watch
 
@@ -82,12 +83,20 @@ class Cards(ABC):
         return {**self._refused, **dict.fromkeys(self._watch.stuck(), STUCK)}
 
     @abstractmethod
-    def program(self, region: Region, bitstream: Path, lock: Path) -> None:
+    def program(self, region: Region, provider: str, *, blank: bool) -> None:
         """Program a region, and return only when its maker's executable says that it worked.
 
-        :param lock: a file of the region's; held until the executable ends, even if this process is killed
+        The region's lock is held until the executable ends, even if this process is killed.
+
+        :param provider: whose file the bitstream is
+        :param blank: take the file that the configuration names for the region's interface instead
         :raises accelsched.agent.devices.base.DeviceError: when it did not work, or not in time
         """
+
+    @staticmethod
+    def _believe(failure: tuple[str, str] | None) -> None:
+        if failure is not None:
+            raise DeviceError(failure[0]) from errors.AccelschedError(failure[1])
 
     @abstractmethod
     def function_of(self, region: Region) -> str | None:

@@ -20,8 +20,8 @@ from oslo_config import cfg
 from accelsched import names
 from accelsched.agent.devices import sysfs
 from accelsched.agent.devices.base import DeviceError
-from accelsched.agent.devices.fpga import executables
 from accelsched.agent.devices.fpga.cards import Cards, Label, Region
+from accelsched.agent.privileged import operations
 from accelsched.bitstreams import uuid_of
 
 # How a green bitstream (.gbs) begins; the length of its JSON follows in four bytes, the lowest first.
@@ -37,7 +37,6 @@ class DflCards(Cards):
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         super().__init__(conf)
-        self._options = conf.fpga
         self._sysfs = Path(conf.devices.sysfs_root)
 
     def looks(self) -> Mapping[str, Callable[[], Region]]:
@@ -82,18 +81,10 @@ class DflCards(Cards):
         ids = [uuid_of(sysfs.read(path)) for path in function.glob("fpga_region/region*/dfl-port.*/afu_id")]
         return ids[0] if ids else None
 
-    def program(self, region: Region, bitstream: Path, lock: Path) -> None:
+    def program(self, region: Region, provider: str, *, blank: bool) -> None:
         """Run fpgaconf, or fpgasupdate."""
-        tool = self._options.opae_tool
-        if tool == "fpgaconf":
-            domain, bus, rest = region.management.split(":")
-            device, function = rest.split(".")
-            where = ["--segment", f"0x{domain}", "--bus", f"0x{bus}"]
-            where += ["--device", f"0x{device}", "--function", f"0x{function}"]
-            arguments = [*where, str(bitstream)]
-        else:
-            arguments = [str(bitstream), region.management]
-        executables.run(Path(self._options.opae_path) / tool, arguments, self._options.program_timeout, lock=lock)
+        blank_of = region.interface_id if blank else None
+        self._believe(operations.program_dfl(provider, region.management, blank_of))
 
     @staticmethod
     def label(bitstream: Path) -> Label:

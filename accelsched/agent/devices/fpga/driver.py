@@ -163,7 +163,8 @@ class FpgaDriver(base.DeviceDriver):
     def _write(self, record: Record, bitstream: Path) -> None:
         """Program a region, after noting that nobody knows what is in it."""
         self._records.put(record)
-        self._cards.program(record.region, bitstream, self._records.lock(record.provider))
+        blank = bitstream != self._records.bitstream(record.provider)
+        self._cards.program(record.region, record.provider, blank=blank)
 
     def _believe(self, region: Region, function_id: str | None) -> str:
         """Return what is in a region that was just programmed.

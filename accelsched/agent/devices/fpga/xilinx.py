@@ -10,7 +10,6 @@ examine`` the xclbin that is loaded, and ``xbutil program`` loads one. Both writ
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -22,8 +21,8 @@ from oslo_config import cfg
 from accelsched import names
 from accelsched.agent.devices import sysfs
 from accelsched.agent.devices.base import DeviceError
-from accelsched.agent.devices.fpga import executables
 from accelsched.agent.devices.fpga.cards import Cards, Label, Region
+from accelsched.agent.privileged import operations
 from accelsched.bitstreams import uuid_of
 
 _XCLBIN_MAGIC = b"xclbin2\0"
@@ -71,7 +70,7 @@ class XilinxCards(Cards):
     def _interface(self, management: str) -> str:
         said = self._interfaces.get(management)
         if said is None or self._is_old(said[1]):
-            platform = self._examine("xbmgmt", management, "platform").get("platform") or {}
+            platform = self._examine(management, "platform").get("platform") or {}
             partitions = [platform.get("current_shell") or {}, *(platform.get("current_partitions") or [])]
             interfaces = [uuid_of(one.get("interface-uuid")) for one in partitions]
             if interfaces[-1] is None:
@@ -84,7 +83,7 @@ class XilinxCards(Cards):
             return None  # a server has it
         said = self._loaded.get(user)
         if said is None or self._is_old(said[1]):
-            regions = self._examine("xbutil", user, "dynamic-regions").get("dynamic_regions") or []
+            regions = self._examine(user, "dynamic-regions").get("dynamic_regions") or []
             loaded = [uuid_of(region.get("xclbin_uuid")) for region in regions]
             function_id = loaded[0] if loaded and loaded[0] != _NOTHING else None
             said = self._loaded[user] = (function_id, time.monotonic())
@@ -93,37 +92,28 @@ class XilinxCards(Cards):
     def _is_old(self, when: float) -> bool:
         return time.monotonic() - when > float(self._options.examine_interval)
 
-    def _examine(self, tool: str, address: str, report: str) -> dict[str, Any]:
-        """Return what an executable reports of the card with a function.
+    def _examine(self, address: str, report: str) -> dict[str, Any]:
+        """Return what is reported of the card with a function.
 
         :raises DeviceError: when it fails, or tells nothing of the card
         """
-        with tempfile.TemporaryDirectory(prefix="accelsched-") as directory:
-            output = Path(directory, "report.json")
-            where = ["--device", address, "--report", report, "--format", "JSON", "--output", str(output)]
-            self._run(tool, ["examine", *where], self._options.examine_timeout, Path(directory, "lock"))
-            try:
-                (device,) = json.loads(output.read_bytes())["devices"]
-            except (OSError, ValueError, KeyError, TypeError) as exc:
-                raise DeviceError(f"{tool} examine told nothing of {address} that can be understood") from exc
+        try:
+            (device,) = json.loads(operations.examine_xilinx(report, address))["devices"]
+        except (ValueError, KeyError, TypeError) as exc:
+            raise DeviceError(f"XRT told nothing of {address} that can be understood") from exc
         if not isinstance(device, dict):
-            raise DeviceError(f"{tool} examine told nothing of {address} that can be understood")
+            raise DeviceError(f"XRT told nothing of {address} that can be understood")
         return device
-
-    def _run(self, tool: str, arguments: list[str], timeout_s: float, lock: Path) -> None:
-        directory = Path(self._options.xrt_path)
-        environment = {"XILINX_XRT": str(directory.parent)}
-        executables.run(directory / tool, arguments, timeout_s, lock=lock, environment=environment)
 
     def function_of(self, region: Region) -> str | None:
         """Ask anew."""
         self._loaded.pop(region.address, None)
         return self._function(region.address)
 
-    def program(self, region: Region, bitstream: Path, lock: Path) -> None:
+    def program(self, region: Region, provider: str, *, blank: bool) -> None:
         """Run xbutil program."""
-        arguments = ["program", "--device", region.address, "--user", str(bitstream)]
-        self._run("xbutil", arguments, self._options.program_timeout, lock)
+        blank_of = region.interface_id if blank else None
+        self._believe(operations.program_xilinx(provider, region.address, blank_of))
 
     @staticmethod
     def label(bitstream: Path) -> Label:

@@ -314,7 +314,9 @@ class LibvirtDriver(base.VirtDriver):
                 )
             except base.PowerError as exc:
                 raise base.SnapshotError(str(exc)) from exc.__cause__
+            files_.own(files_.snapshot)
         else:
+            files_.own(files_.disk)
             storage.flatten(files_.disk, files_.snapshot, progress.check)
         return base.Snapshot(files_.snapshot, "qcow2")
 
@@ -559,7 +561,7 @@ class LibvirtDriver(base.VirtDriver):
     def console_output(self, server_uuid: str) -> str:
         """Return the end of the serial console's log."""
         files_ = self._instance_here(server_uuid)
-        return instance.tail(files_.console, self.context.conf.agent.console_bytes)
+        return files_.console_tail(self.context.conf.agent.console_bytes)
 
     def close(self) -> None:
         """Close the connection to libvirt."""

@@ -22,11 +22,13 @@ incarnation             which incarnation of the server it is, in decimal; not t
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
 
 from accelsched.agent import files
+from accelsched.agent.privileged import operations
 from accelsched.agent.virt.base import NO_ORDER, CarriedOut, Launch
 
 PARTIAL = ".part"  # ends the name of a file that is not whole yet
@@ -69,6 +71,17 @@ class Instance:
             return int(self._incarnation.read_text("ascii"))
         except (FileNotFoundError, ValueError):
             return 1
+
+    def own(self, *paths: Path) -> None:
+        """Have files of the server be readable that QEMU, or libvirt as root, has made."""
+        for path in paths:
+            if path.exists() and not os.access(path, os.R_OK):
+                operations.own_instance_file(self.directory.name, path.name)
+
+    def console_tail(self, limit: int) -> str:
+        """Return the end of the console's log, as :func:`tail` does."""
+        self.own(self.console, self.console.with_name(f"{self.console.name}.0"))
+        return tail(self.console, limit)
 
     def remove(self) -> None:
         """Remove the directory and all in it."""

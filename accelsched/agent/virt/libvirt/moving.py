@@ -23,6 +23,7 @@ _BASE = "base"  # what the disk stands on
 
 def offered(instance: Instance) -> Mapping[str, Path]:
     """Return the files of a server that another host may fetch, by name."""
+    instance.own(instance.disk, instance.config_drive, instance.nvram)
     there = {path.name: path for path in (instance.disk, instance.config_drive, instance.nvram) if path.exists()}
     backing = storage.header(instance.disk).backing if instance.disk.exists() else None
     return there if backing is None else {**there, _BASE: backing}

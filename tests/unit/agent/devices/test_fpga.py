@@ -300,7 +300,7 @@ def test_an_agent_that_died_while_programming_programs_again(
     add_bitstream(images)
     there = site()
 
-    def die(*_arguments: object) -> None:
+    def die(*_arguments: object, **_options: object) -> None:
         # The region tells what it shall have, yet nobody saw it come to an end.
         fpga_cards.write(afu_id, FUNCTION.replace("-", ""))
         raise KeyboardInterrupt
