@@ -146,6 +146,42 @@ def test_a_gpu_keeps_the_type_of_what_it_carries_though_another_is_enabled_and_t
     assert "CUSTOM_VGPU_TYPE_NVIDIA_10" in rebooted.discover()[0].traits
 
 
+def test_a_whole_host_that_is_booted_again_gets_every_device_back_also_when_its_gpus_come_late(
+    context: Any, sysfs: Any, gpu: Path
+) -> None:
+    context.conf.set_override("enabled_mdev_types", ["nvidia-2", "nvidia-10"], group="devices")
+    other = sysfs.add_function("0000:42:00.0", "10de", "25b6", group=8)
+    sysfs.add_mdev_parent(other, {"nvidia-2": 4, "nvidia-10": 2})
+    wanted = {
+        SERVER: {**allocation(), "resources": {"CUSTOM_VGPU_NVIDIA_2": 2}},
+        "aaaaaaaa-0000-4000-8000-000000000002": {
+            **allocation(provider="node1_pci_0000_42_00_0"),
+            "resources": {"CUSTOM_VGPU_NVIDIA_10": 1},
+        },
+    }
+    driver = MdevDriver(context)
+    before = {server: driver.prepare(server, some) for server, some in wanted.items()}
+    there = {path.name: (path / "mdev_type").resolve() for path in sysfs.mdevs.iterdir()}
+    assert len(there) == 3
+    for uuid in there:  # what a boot leaves of sysfs
+        sysfs.remove_mdev(uuid)
+    for parent in list(sysfs.mdev_bus.iterdir()):
+        parent.rename(sysfs.root / parent.name)
+
+    booted = MdevDriver(context)
+    owners = {device.mark: device.server_uuid for device in booted.present()}
+    assert set(owners) == set(there)
+    assert set(owners.values()) == set(wanted)  # nobody's would be removed
+    for server, some in wanted.items():
+        with pytest.raises(DeviceError, match="not on this host any more"):
+            booted.prepare(server, some)
+    assert set(booted.present()) == set(driver.present())
+    for parent in (GPU, "0000:42:00.0"):  # its driver is loaded at last
+        (sysfs.root / parent).rename(sysfs.mdev_bus / parent)
+    assert {server: booted.prepare(server, some) for server, some in wanted.items()} == before
+    assert {path.name: (path / "mdev_type").resolve() for path in sysfs.mdevs.iterdir()} == there
+
+
 def test_a_device_without_our_mark_is_neither_seen_nor_removed_nor_counted(context: Any, sysfs: Any, gpu: Path) -> None:
     stranger = "83b8f4f2-509f-4ef3-8e2a-0d29bfe5f6a1"
     sysfs.add_mdev(gpu / "mdev_supported_types/nvidia-10", stranger)
