@@ -16,7 +16,7 @@ from oslo_config import cfg
 
 from accelsched import errors
 from accelsched.agent.devices import findings, functions
-from accelsched.agent.devices.base import Device, HostContext
+from accelsched.agent.devices.base import Device, HostContext, Refusal
 from accelsched.agent.devices.findings import Finding, Way
 from accelsched.agent.devices.functions import Functions
 from accelsched.agent.devices.tenures import Tenures
@@ -66,13 +66,13 @@ def _printed(conf: cfg.ConfigOpts, tenures: Tenures) -> str:
     watch = Watch(conf.devices.look_timeout)
     present = Functions(Path(conf.devices.sysfs_root), watch).read(mounted=functions.mounted_devices())
     shared: list[Device] = []
-    refused: dict[str, str] = {}
+    refused: dict[str, Mapping[str, Refusal]] = {}
     logging.disable(logging.WARNING)  # the drivers would log what is printed below
     try:
         for name, driver in device_drivers(HostContext(conf, conf.agent.host, "", Path(conf.state_path))).items():
             if name != "pci":  # of which there is more to say
                 shared += driver.discover()
-                refused |= driver.refused()
+                refused[name] = driver.refused()
     finally:
         logging.disable(logging.NOTSET)
     found = findings.explain(present, device_spec.parse(conf), tenures.names(), shared=shared, refused=refused)

@@ -24,6 +24,33 @@ class DeviceError(errors.AccelschedError):
     """A device could not be handed out; the text is fit for the server's owner."""
 
 
+class RefusedError(DeviceError):
+    """A device cannot be offered, and something can be done about that."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a device is not offered."""
+
+    reason: str
+    remedy: str = "see the agent's log"
+
+    @classmethod
+    def of(cls, exc: Exception) -> Refusal:
+        """Return what an error says of it."""
+        return cls(str(exc), exc.remedy) if isinstance(exc, RefusedError) else cls(str(exc))
+
+
+NO_IOMMU_GROUP = Refusal(
+    "it has no IOMMU group (is the IOMMU enabled in firmware and kernel?)",
+    "enable VT-d or AMD-Vi in the firmware and boot with intel_iommu=on or amd_iommu=on",
+)
+
+
 @dataclass(frozen=True)
 class MdevAttachment:
     """A mediated device, to be given to the domain by its uuid."""
@@ -108,7 +135,7 @@ class DeviceDriver(ABC):
         if allocation["group"] in bitstreams.asked(assignment["flavor"]["extra_specs"]):
             raise DeviceError(f"{allocation['provider_name']} cannot be programmed by the driver that hands it out")
 
-    def refused(self) -> Mapping[str, str]:
+    def refused(self) -> Mapping[str, Refusal]:
         """Return why devices that the last :meth:`discover` saw are not offered, by PCI address."""
         return {}
 

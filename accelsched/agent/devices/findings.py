@@ -9,13 +9,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from accelsched.agent.devices import passthrough
-from accelsched.agent.devices.base import Device
+from accelsched.agent.devices.base import Device, Refusal
 from accelsched.agent.devices.functions import Function
 from accelsched.agent.devices.passthrough import Problem, Unit
-from accelsched.agent.devices.watch import REMEDY, STUCK
+from accelsched.agent.devices.watch import REFUSAL, STUCK
 from accelsched.conf.device_spec import DeviceSpec
 
 _NVIDIA = "10de"
+_XILINX = "10ee"
+_OF_FPGAS = ("dfl", "xilinx")
+_FPGA_DRIVERS = {"dfl-pci": "dfl", "xclmgmt": "xilinx"}  # device drivers by the kernel's
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def explain(
     taken: Collection[str] = (),
     *,
     shared: Iterable[Device] = (),
-    refused: Mapping[str, str] | None = None,
+    refused: Mapping[str, Mapping[str, Refusal]] | None = None,
 ) -> list[Finding]:
     """Return what there is to say of every device that could be of interest, by address.
 
@@ -58,15 +61,16 @@ def explain(
     :param specs: ``[devices] pci_device_spec``
     :param taken: addresses of main functions that servers have
     :param shared: the devices that other drivers than ``pci`` offer
-    :param refused: why those do not offer others, by address
+    :param refused: why those do not offer others, by driver and address; it has every driver that is enabled
     """
-    vgpus: dict[str, list[Way]] = defaultdict(list)
+    refused = refused or {}
+    parts: dict[str, list[Way]] = defaultdict(list)
     for device in shared:
         totals = {name: inventory["total"] for name, inventory in device.inventories.items()}
-        vgpus[device.address or device.name].append(Way(f"vGPUs by {device.how}", totals))
-    for address, reason in (refused or {}).items():
-        remedy = REMEDY if reason == STUCK else "see [devices] enabled_mdev_types, and the agent's log"
-        vgpus[address].append(Way("vGPUs", {}, reason=reason, remedy=remedy))
+        parts[device.address or device.name].append(Way(_part(device.how), totals, _holds(device)))
+    for how, refusals in refused.items():
+        for address, refusal in refusals.items():
+            parts[address].append(Way(_part(how), {}, reason=refusal.reason, remedy=refusal.remedy))
     units, problems = passthrough.arrange(functions, specs, taken)
     beside = {other.address for unit in units for other in unit.beside}
     concerned = {*(unit.provider for unit in units), *(problem.provider for problem in problems)}
@@ -78,13 +82,47 @@ def explain(
             driver=function.driver,
             numa_node=function.numa_node,
             iommu_group=function.iommu_group,
-            ways=(*(vgpus[address] or _no_vgpus(function)), *_whole(function, units, problems)),
+            ways=(*(parts[address] or _no_parts(function, refused)), *_whole(function, units, problems)),
         )
         for address, function in sorted(functions.items())
-        if address in concerned or address in vgpus or (_matters(function) and address not in beside)
+        if address in concerned or address in parts or (_matters(function) and address not in beside)
     ]
-    others = sorted(vgpus.keys() - functions.keys())
-    return found + [Finding(name, "", "virtual device", None, None, None, vgpus[name]) for name in others]
+    others = sorted(parts.keys() - functions.keys())
+    return found + [Finding(name, "", "virtual device", None, None, None, parts[name]) for name in others]
+
+
+def _part(how: str) -> str:
+    return f"FPGA region by {how}" if how in _OF_FPGAS else f"vGPUs by {how}"
+
+
+def _holds(device: Device) -> str:
+    """Return which interface an FPGA region has, and what is in it."""
+    told = []
+    for trait in sorted(device.traits, reverse=True):
+        for kind, word in (("_REGION_", "interface"), ("_FUNCTION_ID_", "function")):
+            if trait.startswith("CUSTOM_FPGA") and kind in trait:
+                told.append(f"{word} {trait[-36:].replace('_', '-').lower()}")
+    return ", ".join(told)
+
+
+def _no_parts(function: Function, enabled: Collection[str]) -> Iterator[Way]:
+    """Yield why a device is not shared, where it could be."""
+    how = _FPGA_DRIVERS.get(function.driver or "")
+    if how is not None and how not in enabled:
+        yield Way(
+            _part(how),
+            {},
+            reason=f"device driver {how} is not enabled",
+            remedy=f"add {how} to [agent] device_drivers",
+        )
+    elif function.is_accelerator and function.vendor == _XILINX and function.driver is None:
+        yield Way(
+            _part("xilinx"),
+            {},
+            reason="no driver of XRT's is bound to it",
+            remedy="install XRT on this host (drivers xclmgmt and xocl)",
+        )
+    yield from _no_vgpus(function)
 
 
 def _matters(function: Function) -> bool:
@@ -131,7 +169,7 @@ def _whole(function: Function, units: Iterable[Unit], problems: Iterable[Problem
             continue
         if unit.stuck:
             how = "whole" if unit.main.address == function.address else f"virtual function {unit.main.address}"
-            yield Way(how, {}, reason=f"{unit.stuck} {STUCK}", remedy=REMEDY)
+            yield Way(how, {}, reason=f"{unit.stuck} {STUCK}", remedy=REFUSAL.remedy)
         else:
             offered[unit.resource_class].append(unit)
     for resource_class, some in sorted(offered.items()):
@@ -145,7 +183,7 @@ def _whole(function: Function, units: Iterable[Unit], problems: Iterable[Problem
         how = "whole" if problem.address == function.address else f"virtual function {problem.address}"
         yield Way(how, {}, reason=problem.reason, remedy=problem.remedy)
     if function.stuck and not offered and not refused and all(unit.provider != function.address for unit in units):
-        yield Way("any", {}, reason=f"it {STUCK}", remedy=REMEDY)
+        yield Way("any", {}, reason=REFUSAL.reason, remedy=REFUSAL.remedy)
     elif not offered and not refused and all(unit.provider != function.address for unit in units):
         example = f'pci_device_spec = {{"address": "{function.address}"}}'
         yield Way(

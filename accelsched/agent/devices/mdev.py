@@ -35,7 +35,7 @@ from oslo_log import log
 from accelsched import names, wire
 from accelsched.agent.devices import base, sysfs
 from accelsched.agent.devices.journal import Journal
-from accelsched.agent.devices.watch import STUCK, Watch
+from accelsched.agent.devices.watch import REFUSAL, Watch
 from accelsched.agent.privileged import operations
 
 LOG = log.getLogger(__name__)
@@ -79,8 +79,8 @@ class MdevDriver(base.DeviceDriver):
         self._devices = self._sysfs / "bus/mdev/devices"
         self._journal = Journal(context.state_path / "mdevs")
         self._watch = Watch(context.conf.devices.look_timeout)
-        self._refused: dict[str, str] = {}  # by GPU: the reason that was logged
-        self._unwanted: set[str] = set()  # GPUs without a type that may be used
+        self._refused: dict[str, base.Refusal] = {}  # by GPU; the reason was logged
+        self._unwanted: dict[str, base.Refusal] = {}  # GPUs without a type that may be used
         self._empty: dict[tuple[str, str], int] = {}  # by GPU and type: what it can have while it carries nothing
         self._choosing = threading.Lock()  # no two devices choose the same virtual function
 
@@ -95,16 +95,15 @@ class MdevDriver(base.DeviceDriver):
             self._refuse(gpu, str(exc))
             return None
         self._refused.pop(gpu.name, None)
-        (self._unwanted.add if device is None else self._unwanted.discard)(gpu.name)
+        self._unwanted.pop(gpu.name, None)
+        if device is None:
+            types = ", ".join(sorted({path.name for parent in gpu.parents for path in _types(parent)}))
+            self._unwanted[gpu.name] = base.Refusal(*no_type(types))
         return device
 
-    def refused(self) -> Mapping[str, str]:
+    def refused(self) -> Mapping[str, base.Refusal]:
         """Return why GPUs are not offered."""
-        return {
-            **dict.fromkeys(self._unwanted, "it supports no type of [devices] enabled_mdev_types"),
-            **self._refused,
-            **dict.fromkeys(self._watch.stuck(), STUCK),
-        }
+        return {**self._unwanted, **self._refused, **dict.fromkeys(self._watch.stuck(), REFUSAL)}
 
     def prepare(self, server_uuid: str, allocation: wire.DeviceAllocation) -> list[base.Attachment]:
         """Create, or find created, one mediated device for each unit, of the type that its class stands for."""
@@ -165,8 +164,9 @@ class MdevDriver(base.DeviceDriver):
         return [Gpu(name, functions[name], some) for name, some in sorted(parents.items())]
 
     def _refuse(self, gpu: Gpu, reason: str) -> None:
-        if self._refused.get(gpu.name) != reason:
-            self._refused[gpu.name] = reason
+        refusal = base.Refusal(reason)
+        if self._refused.get(gpu.name) != refusal:
+            self._refused[gpu.name] = refusal
             LOG.warning("GPU %s is not offered for mediated devices: %s", gpu.name, reason)
 
     def _device(self, gpu: Gpu, offer: Mapping[str, str]) -> base.Device | None:
@@ -310,6 +310,12 @@ def offered_types(conf: cfg.ConfigOpts, supported: Sequence[str]) -> dict[str, s
 
 def _types(parent: Path) -> list[Path]:
     return [path for path in sysfs.entries(parent / "mdev_supported_types") if _is_vfio_pci(path)]
+
+
+def no_type(supported: str) -> tuple[str, str]:
+    """Return why a GPU is not offered that has no type which may be used, and what to do about it."""
+    reason = "it supports no type of [devices] enabled_mdev_types"
+    return reason, f"add one of its own there: {supported}" if supported else "see whether its driver offers any type"
 
 
 class _Look(NamedTuple):

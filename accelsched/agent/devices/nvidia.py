@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from accelsched.agent.devices.base import DeviceError
+from accelsched.agent.devices.base import RefusedError
 from accelsched.agent.privileged import operations
 
 _FIELD = re.compile(r"^\s*([^:]+?)\s*: (.*?)\s*$", re.MULTILINE)
@@ -104,7 +104,9 @@ def _ask(what: str, address: str, *numbers: int, nothing: str | None = None) -> 
     if nothing is not None and nothing in said:
         return ""
     if status:
-        raise DeviceError(f"{command} ended with status {status}: {said}")
+        raise RefusedError(
+            f"{command} ended with status {status}: {said}", "run that command, and see what NVIDIA's driver has to say"
+        )
     return str(text)
 
 

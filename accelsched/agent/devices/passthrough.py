@@ -13,10 +13,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from accelsched import names
+from accelsched.agent.devices.base import NO_IOMMU_GROUP
 from accelsched.agent.devices.functions import Function
 from accelsched.conf.device_spec import DeviceSpec
 
 # What graphics cards have beside the display controller: audio, USB, and the controller of a USB-C port.
+_BETWEEN_PCI_BUSES = "0604"
 _OF_A_GRAPHICS_CARD = ("0403", "0c03", "0c80")
 
 
@@ -118,6 +120,22 @@ def _is_beside(gpu: Function, other: Function) -> bool:
     return gpu.is_gpu and other.slot == gpu.slot and other.pci_class.startswith(_OF_A_GRAPHICS_CARD)
 
 
+def _held_by_bridges(main: Function, functions: Mapping[str, Function]) -> list[Function]:
+    """Return the bridges in a function's group whose driver keeps the group from guests.
+
+    Bridges between PCI buses do not, as far as VFIO is concerned: their driver, pcieport, touches nothing behind them.
+    """
+    return [
+        other
+        for other in functions.values()
+        if other.is_bridge
+        and other.iommu_group == main.iommu_group
+        and other.address != main.address
+        and other.driver not in (None, "vfio-pci", "pci-stub")
+        and not other.pci_class.startswith(_BETWEEN_PCI_BUSES)
+    ]
+
+
 def _problem(
     unit: Unit, functions: Mapping[str, Function], listed: Collection[str], taken: Collection[str]
 ) -> tuple[str, str] | None:
@@ -133,9 +151,12 @@ def _problem(
     if main.is_bridge:
         reason = "it is a bridge", "list only what is behind it"
     elif any(member.iommu_group is None for member in members):
+        reason = NO_IOMMU_GROUP.reason, NO_IOMMU_GROUP.remedy
+    elif bridges := _held_by_bridges(main, functions):
         reason = (
-            "it has no IOMMU group (is the IOMMU enabled in firmware and kernel?)",
-            "enable VT-d or AMD-Vi in the firmware and boot with intel_iommu=on or amd_iommu=on",
+            f"its IOMMU group is shared with bridge {bridges[0].address}, which {bridges[0].driver} drives",
+            f"put the card into a slot with a group of its own, or unbind the bridge: echo {bridges[0].address} > "
+            f"/sys/bus/pci/drivers/{bridges[0].driver}/unbind",
         )
     elif main.address not in taken and (parents := [member for member in members if member.virtual_functions]):
         reason = (

@@ -26,9 +26,9 @@ from accelsched import names, wire
 from accelsched.agent.devices import base, functions, sysfs
 from accelsched.agent.devices.functions import Function
 from accelsched.agent.devices.journal import Journal
-from accelsched.agent.devices.mdev import offered_types
+from accelsched.agent.devices.mdev import no_type, offered_types
 from accelsched.agent.devices.nvidia import NvidiaSmi, Profile, VgpuType
-from accelsched.agent.devices.watch import STUCK, Watch
+from accelsched.agent.devices.watch import REFUSAL, Watch
 from accelsched.agent.privileged import operations
 
 LOG = log.getLogger(__name__)
@@ -74,7 +74,7 @@ class VfioDriver(base.DeviceDriver):
         self._journal = Journal(context.state_path / "vgpus")
         self._choosing = threading.Lock()  # no two servers choose the same virtual function
         self._told: dict[str, tuple[float, Mapping[str, VgpuType], Mapping[int, Profile]]] = {}
-        self._refused: dict[str, str] = {}  # by GPU: the reason that was logged
+        self._refused: dict[str, base.Refusal] = {}  # by GPU; the reason was logged
 
     def discover(self) -> list[base.Device]:
         """Return every GPU that supports a type we may use."""
@@ -89,16 +89,16 @@ class VfioDriver(base.DeviceDriver):
             gpu = self._gpu(function, virtual)
             device = self._device(gpu, offered_types(self.context.conf, sorted(gpu.types)))
         except base.DeviceError as exc:
-            if self._refused.get(function.address) != str(exc):
-                self._refused[function.address] = str(exc)
+            if self._refused.get(function.address) != base.Refusal.of(exc):
+                self._refused[function.address] = base.Refusal.of(exc)
                 LOG.warning("GPU %s is not offered for vGPUs: %s", function.address, exc)
             return None
         self._refused.pop(function.address, None)
         return device
 
-    def refused(self) -> Mapping[str, str]:
+    def refused(self) -> Mapping[str, base.Refusal]:
         """Return why GPUs are not offered."""
-        return {**self._refused, **{name.removeprefix(_LOOK): STUCK for name in self._watch.stuck()}}
+        return {**self._refused, **{name.removeprefix(_LOOK): REFUSAL for name in self._watch.stuck()}}
 
     def prepare(self, server_uuid: str, allocation: wire.DeviceAllocation) -> list[base.Attachment]:
         """Set the type of a virtual function for each unit, or find it set."""
@@ -162,7 +162,7 @@ class VfioDriver(base.DeviceDriver):
 
     def _gpu(self, function: Function, virtual: Mapping[str, str]) -> Gpu:
         if function.iommu_group is None:
-            raise base.DeviceError("it has no IOMMU group (is the IOMMU enabled in firmware and kernel?)")
+            raise base.RefusedError(base.NO_IOMMU_GROUP.reason, base.NO_IOMMU_GROUP.remedy)
         address = function.address
         since, types, profiles = self._told.get(address, (float("-inf"), {}, {}))
         if time.monotonic() - since > _TOLD_S:
@@ -186,7 +186,7 @@ class VfioDriver(base.DeviceDriver):
 
     def _device(self, gpu: Gpu, offer: Mapping[str, str]) -> base.Device:
         if not offer:
-            raise base.DeviceError("it supports no type of [devices] enabled_mdev_types")
+            raise base.RefusedError(*no_type(", ".join(sorted(gpu.types))))
         function = gpu.function
         totals = self._totals(gpu, offer)
         traits = {

@@ -15,10 +15,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
-from accelsched.agent.devices.base import Device, DeviceError
+from accelsched.agent.devices.base import Device, DeviceError, Refusal
 
 STUCK = "does not answer"
-REMEDY = "look into the kernel's log; reset or replace it, or boot the host again"
+REFUSAL = Refusal(f"it {STUCK}", "look into the kernel's log; reset or replace it, or boot the host again")
 
 # A look that takes so long may be stuck: the others go on beside it.
 _SUSPICIOUS_S = 0.1

@@ -15,8 +15,8 @@ from oslo_config import cfg
 from oslo_log import log
 
 from accelsched import errors
-from accelsched.agent.devices.base import DeviceError
-from accelsched.agent.devices.watch import STUCK, Watch
+from accelsched.agent.devices.base import DeviceError, Refusal
+from accelsched.agent.devices.watch import REFUSAL, Watch
 
 LOG = log.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Cards(ABC):
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._watch = Watch(conf.devices.look_timeout)
-        self._refused: dict[str, str] = {}  # by management function: the reason that was logged
+        self._refused: dict[str, Refusal] = {}  # by management function; the reason was logged
 
     @abstractmethod
     def looks(self) -> Mapping[str, Callable[[], Region]]:
@@ -67,8 +67,8 @@ class Cards(ABC):
         try:
             region = look()
         except DeviceError as exc:
-            if self._refused.get(address) != str(exc):
-                self._refused[address] = str(exc)
+            if self._refused.get(address) != Refusal.of(exc):
+                self._refused[address] = Refusal.of(exc)
                 LOG.warning("FPGA card %s is not offered: %s", address, exc)
             return None
         self._refused.pop(address, None)
@@ -78,9 +78,9 @@ class Cards(ABC):
         """Return the management functions of the cards that do not answer."""
         return self._watch.stuck()
 
-    def refused(self) -> Mapping[str, str]:
+    def refused(self) -> Mapping[str, Refusal]:
         """Return why cards are not offered, by the address of their management function."""
-        return {**self._refused, **dict.fromkeys(self._watch.stuck(), STUCK)}
+        return {**self._refused, **dict.fromkeys(self._watch.stuck(), REFUSAL)}
 
     @abstractmethod
     def program(self, region: Region, provider: str, *, blank: bool) -> None:

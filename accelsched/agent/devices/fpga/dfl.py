@@ -19,7 +19,7 @@ from oslo_config import cfg
 
 from accelsched import names
 from accelsched.agent.devices import sysfs
-from accelsched.agent.devices.base import DeviceError
+from accelsched.agent.devices.base import NO_IOMMU_GROUP, DeviceError, RefusedError
 from accelsched.agent.devices.fpga.cards import Cards, Label, Region
 from accelsched.agent.privileged import operations
 from accelsched.bitstreams import uuid_of
@@ -52,17 +52,19 @@ class DflCards(Cards):
     def _region(self, container: Path, function: Path) -> Region:
         ports = [sysfs.read(path) for path in container.glob("dfl-fme.*/ports_num")]
         if ports != ["1"]:
-            raise DeviceError(f"it has {ports[0] if ports else 'no'} ports; cards with one are supported")
+            reason = f"it has {ports[0] if ports else 'no'} ports; cards with one are supported"
+            raise RefusedError(reason, "hand the card out whole: list it in [devices] pci_device_spec")
         ids = [sysfs.read(path) for path in container.glob("dfl-fme.*/dfl-fme-region.*/fpga_region/region*/compat_id")]
         interface_id = uuid_of(ids[0]) if ids else None
         product = sysfs.pci_id(function / "device")
         if interface_id is None or product is None:
-            raise DeviceError("its region tells no compat_id; is dfl_fme_region loaded?")
+            reason = "its region tells no compat_id; is dfl_fme_region loaded?"
+            raise RefusedError(reason, "modprobe dfl-fme-region dfl-fme-mgr, at every boot")
         handed_out = (function / "virtfn0").resolve() if (function / "virtfn0").exists() else function
         if not names.is_pci_address(handed_out.name):
             raise DeviceError(f"{handed_out.name!r} is not a PCI address")
         if not (handed_out / "iommu_group").exists():
-            raise DeviceError(f"{handed_out.name} has no IOMMU group (is the IOMMU enabled in firmware and kernel?)")
+            raise RefusedError(NO_IOMMU_GROUP.reason.replace("it", handed_out.name, 1), NO_IOMMU_GROUP.remedy)
         return Region(
             address=handed_out.name,
             management=function.name,

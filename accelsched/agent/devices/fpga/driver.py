@@ -68,7 +68,7 @@ class FpgaDriver(base.DeviceDriver):
             for provider, region in regions.items()
         ]
 
-    def refused(self) -> Mapping[str, str]:
+    def refused(self) -> Mapping[str, base.Refusal]:
         """Return why cards are not offered."""
         return self._cards.refused()
 

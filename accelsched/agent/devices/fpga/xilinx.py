@@ -20,7 +20,7 @@ from oslo_config import cfg
 
 from accelsched import names
 from accelsched.agent.devices import sysfs
-from accelsched.agent.devices.base import DeviceError
+from accelsched.agent.devices.base import NO_IOMMU_GROUP, DeviceError, RefusedError
 from accelsched.agent.devices.fpga.cards import Cards, Label, Region
 from accelsched.agent.privileged import operations
 from accelsched.bitstreams import uuid_of
@@ -55,9 +55,10 @@ class XilinxCards(Cards):
         user = self._functions / f"{management.name.partition('.')[0]}.1"
         product = sysfs.pci_id(user / "device")
         if product is None:
-            raise DeviceError(f"there is no user function {user.name}; is a shell loaded?")
+            reason = f"there is no user function {user.name}; is a shell loaded?"
+            raise RefusedError(reason, f"load one: xbmgmt program --shell UUID --device {management.name}")
         if not (user / "iommu_group").exists():
-            raise DeviceError(f"{user.name} has no IOMMU group (is the IOMMU enabled in firmware and kernel?)")
+            raise RefusedError(NO_IOMMU_GROUP.reason.replace("it", user.name, 1), NO_IOMMU_GROUP.remedy)
         return Region(
             address=user.name,
             management=management.name,
@@ -74,7 +75,8 @@ class XilinxCards(Cards):
             partitions = [platform.get("current_shell") or {}, *(platform.get("current_partitions") or [])]
             interfaces = [uuid_of(one.get("interface-uuid")) for one in partitions]
             if interfaces[-1] is None:
-                raise DeviceError("its shell tells no interface UUID; shells of one stage are not supported")
+                reason = "its shell tells no interface UUID; shells of one stage are not supported"
+                raise RefusedError(reason, "load a shell of two stages, with DFX (xbmgmt program --shell)")
             said = self._interfaces[management] = (interfaces[-1], time.monotonic())
         return said[0]
 

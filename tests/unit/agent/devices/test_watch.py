@@ -111,7 +111,7 @@ def test_a_gpu_that_hangs_is_reported_as_it_was_with_a_fault_and_the_others_as_t
             now = driver.discover()
             assert faults(now) == {HUNG: watch.STUCK, FINE: None}
             assert [device.inventories for device in now] == [device.inventories for device in before]
-        assert driver.refused() == {HUNG: watch.STUCK}
+        assert driver.refused() == {HUNG: watch.REFUSAL}
         with pytest.raises(DeviceError, match=f"{HUNG} does not answer"):
             driver.prepare(SERVER, wanted)
         assert MdevDriver(quick).discover()[0].address == FINE  # an agent that never saw the other one
@@ -182,7 +182,7 @@ def test_a_gpu_whose_virtual_functions_hang_is_closed(quick: Any, sysfs: Any, tm
     assert faults(before) == {HUNG: None}
     with hanging(sysfs.functions / virtual[1] / "nvidia/current_vgpu_type") as let_go:
         assert faults(driver.discover()) == {HUNG: watch.STUCK}
-        assert driver.refused() == {HUNG: watch.STUCK}
+        assert driver.refused() == {HUNG: watch.REFUSAL}
         let_go()
         patience.wait(lambda: driver.discover() == before)
 
@@ -196,6 +196,6 @@ def test_an_fpga_card_that_hangs_is_closed_and_does_not_keep_the_others_waiting(
     (attribute,) = (path for path in (tmp_path / "sys").rglob("compat_id") if HUNG in str(path))
     with hanging(attribute) as let_go:
         assert faults(driver.discover()) == {HUNG: watch.STUCK, FINE: None}
-        assert driver.refused() == {HUNG: watch.STUCK}
+        assert driver.refused() == {HUNG: watch.REFUSAL}
         let_go()
         patience.wait(lambda: faults(driver.discover()) == {HUNG: None, FINE: None})
