@@ -22,6 +22,7 @@ STANDARD = frozenset({*os_resource_classes.STANDARDS, *os_traits.get_traits()})
 """Resource classes and traits that are not custom."""
 
 LINK_PARTITION = "CUSTOM_LINK_PARTITION_"
+PCIE_ROOT = "CUSTOM_PCIE_ROOT_"
 _NUMA_NODE = "CUSTOM_NUMA_NODE_"
 
 MOVES = "CUSTOM_ACCELSCHED_MOVES"
@@ -95,6 +96,11 @@ def numa_node_of(traits: Iterable[str]) -> int | None:
 def link_partition_trait(number: int) -> str:
     """Return the trait of devices of a host that fast links join, e.g. ``CUSTOM_LINK_PARTITION_0``."""
     return f"{LINK_PARTITION}{number}"
+
+
+def pcie_root_trait(root: str) -> str:
+    """Return the trait of devices below a PCIe host bridge, for 0000:40 ``CUSTOM_PCIE_ROOT_0000_40``."""
+    return custom(f"PCIE_ROOT_{root}")
 
 
 def pci_vendor_trait(vendor: str) -> str:

@@ -70,7 +70,8 @@ OPTS = [
         default=[],
         help="Devices of this host that fast links join (NVLink, NVSwitch partitions), one set an item, PCI addresses "
         "joined by '+': 0000:41:00.0+0000:42:00.0; simulated ones are gpu_0, gpu_1 ... Sets may lie within others. "
-        "Schedulers keep the devices of one server within one of them.",
+        "Schedulers keep the devices of one server within one of them. Not set: nvidia-smi is asked, of GPUs that the "
+        "driver nvidia is bound to.",
     ),
     cfg.IntOpt("simulated_fpgas", default=1, min=0, max=64, help="Simulated FPGAs of each such host."),
 ]

@@ -177,9 +177,10 @@ class DeviceDriver(ABC):
         """Remove one thing of :meth:`present` that belongs to no server."""
 
 
-def numa_traits(node: int | None) -> frozenset[str]:
-    """Return the trait that says which NUMA node a device is on; none when nobody knows."""
-    return frozenset() if node is None else frozenset({names.numa_node_trait(node)})
+def place_traits(numa_node: int | None, pcie_root: str | None = None) -> frozenset[str]:
+    """Return the traits that say where in its host a device is, as far as anybody knows."""
+    traits = set() if numa_node is None else {names.numa_node_trait(numa_node)}
+    return frozenset(traits if pcie_root is None else traits | {names.pcie_root_trait(pcie_root)})
 
 
 def link_traits(conf: cfg.ConfigOpts, device: str) -> frozenset[str]:

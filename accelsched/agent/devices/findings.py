@@ -42,6 +42,7 @@ class Finding:
     driver: str | None
     numa_node: int | None
     iommu_group: str | None
+    pcie_root: str | None
     ways: Sequence[Way]
 
 
@@ -82,13 +83,14 @@ def explain(
             driver=function.driver,
             numa_node=function.numa_node,
             iommu_group=function.iommu_group,
+            pcie_root=function.pcie_root,
             ways=(*(parts[address] or _no_parts(function, refused)), *_whole(function, units, problems)),
         )
         for address, function in sorted(functions.items())
         if address in concerned or address in parts or (_matters(function) and address not in beside)
     ]
     others = sorted(parts.keys() - functions.keys())
-    return found + [Finding(name, "", "virtual device", None, None, None, parts[name]) for name in others]
+    return found + [Finding(name, "", "virtual device", None, None, None, None, parts[name]) for name in others]
 
 
 def _part(how: str) -> str:

@@ -31,6 +31,7 @@ class Function:
     driver: str | None = None
     iommu_group: str | None = None
     numa_node: int | None = None
+    pcie_root: str | None = None  # the host bridge that it is below, 0000:40
     physical_function: str | None = None  # address, of a virtual function
     virtual_functions: frozenset[str] = frozenset()  # addresses of those that are there
     virtual_functions_max: int = 0  # how many there could be; 0: it has no SR-IOV
@@ -126,6 +127,7 @@ def _function(path: Path, mounted: frozenset[str]) -> Function | None:
         driver=sysfs.link_name(path / "driver"),
         iommu_group=sysfs.link_name(path / "iommu_group"),
         numa_node=sysfs.numa_node(path),
+        pcie_root=sysfs.pcie_root(path),
         physical_function=sysfs.link_name(path / "physfn"),
         virtual_functions=_virtual_functions(path),
         virtual_functions_max=sysfs.number(path / "sriov_totalvfs") or 0,

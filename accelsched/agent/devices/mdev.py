@@ -33,7 +33,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from accelsched import names, wire
-from accelsched.agent.devices import base, sysfs
+from accelsched.agent.devices import base, links, sysfs
 from accelsched.agent.devices.journal import Journal
 from accelsched.agent.devices.watch import REFUSAL, Watch
 from accelsched.agent.privileged import operations
@@ -78,6 +78,7 @@ class MdevDriver(base.DeviceDriver):
         self._sysfs = Path(context.conf.devices.sysfs_root)
         self._devices = self._sysfs / "bus/mdev/devices"
         self._journal = Journal(context.state_path / "mdevs")
+        self._partitions = links.Partitions()
         self._watch = Watch(context.conf.devices.look_timeout)
         self._refused: dict[str, base.Refusal] = {}  # by GPU; the reason was logged
         self._unwanted: dict[str, base.Refusal] = {}  # GPUs without a type that may be used
@@ -183,7 +184,9 @@ class MdevDriver(base.DeviceDriver):
             how="mdev",
             inventories={name: base.inventory(total) for name, total in totals.items() if total},
             traits=frozenset(
-                traits | base.numa_traits(sysfs.numa_node(gpu.function)) | base.link_traits(self.context.conf, gpu.name)
+                traits
+                | base.place_traits(sysfs.numa_node(gpu.function), sysfs.pcie_root(gpu.function))
+                | links.traits(self.context.conf, self._partitions, gpu.name, sysfs.link_name(gpu.function / "driver"))
             ),
             address=gpu.name if names.is_pci_address(gpu.name) else None,
             capacity_rule={"type": "one_type", "resource_classes": sorted(offer)} if len(offer) > 1 else None,

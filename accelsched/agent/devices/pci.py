@@ -195,7 +195,7 @@ class PciDriver(base.DeviceDriver):
             *(names.pci_device_trait(unit.main.vendor, unit.main.product) for unit in units),
             names.pci_type_trait(first.type),
             *_told(units[0]),
-            *base.numa_traits(card.numa_node),
+            *base.place_traits(card.numa_node, card.pcie_root),
             *base.link_traits(self.context.conf, provider),
         }
         return base.Device(

@@ -49,7 +49,7 @@ class SimulatedDeviceDriver(base.DeviceDriver):
 
     @staticmethod
     def _on_node(device: base.Device, node: int) -> base.Device:
-        return dataclasses.replace(device, traits=device.traits | base.numa_traits(node))
+        return dataclasses.replace(device, traits=device.traits | base.place_traits(node))
 
     def prepare(self, server_uuid: str, allocation: wire.DeviceAllocation) -> list[base.Attachment]:
         """Return one attachment, which attaches nothing, for each unit."""

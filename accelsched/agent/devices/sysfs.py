@@ -5,7 +5,10 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+
+_PCIE_ROOT = re.compile(r"pci([0-9a-f]{4,8}:[0-9a-f]{2})")
 
 
 def read(path: Path) -> str | None:
@@ -39,6 +42,12 @@ def write(path: Path, text: str) -> None:
 def numa_node(function: Path) -> int | None:
     """Return the NUMA node that a PCI function is on; None when the firmware does not tell."""
     return number(function / "numa_node")
+
+
+def pcie_root(function: Path) -> str | None:
+    """Return the host bridge that a PCI function is below, as 0000:40; None for what is below none."""
+    matches = (_PCIE_ROOT.fullmatch(part) for part in function.resolve().parts)
+    return next((match[1] for match in matches if match), None)
 
 
 def pci_id(path: Path) -> str | None:

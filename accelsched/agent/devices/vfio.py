@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from oslo_log import log
 
 from accelsched import names, wire
-from accelsched.agent.devices import base, functions, sysfs
+from accelsched.agent.devices import base, functions, links, sysfs
 from accelsched.agent.devices.functions import Function
 from accelsched.agent.devices.journal import Journal
 from accelsched.agent.devices.mdev import no_type, offered_types
@@ -71,6 +71,7 @@ class VfioDriver(base.DeviceDriver):
         self._watch = Watch(context.conf.devices.look_timeout)
         self._functions = functions.Functions(self._sysfs, self._watch)
         self._smi = NvidiaSmi()
+        self._partitions = links.Partitions()
         self._journal = Journal(context.state_path / "vgpus")
         self._choosing = threading.Lock()  # no two servers choose the same virtual function
         self._told: dict[str, tuple[float, Mapping[str, VgpuType], Mapping[int, Profile]]] = {}
@@ -193,8 +194,8 @@ class VfioDriver(base.DeviceDriver):
             names.pci_vendor_trait(function.vendor),
             names.pci_device_trait(function.vendor, function.product),
             *(names.vgpu_type_trait(type_id) for type_id in offer.values()),
-            *base.numa_traits(function.numa_node),
-            *base.link_traits(self.context.conf, function.address),
+            *base.place_traits(function.numa_node, function.pcie_root),
+            *links.traits(self.context.conf, self._partitions, function.address, function.driver),
         }
         return base.Device(
             name=self._name(function.address),

@@ -43,6 +43,11 @@ _SMI: Mapping[str, Sequence[str]] = {
     "destroy compute": ("mig", "-dci", "-gi", "{}"),
     "destroy": ("mig", "-dgi", "-gi", "{}"),
 }
+# What it is asked of all GPUs.
+_SMI_OF_ALL: Mapping[str, Sequence[str]] = {
+    "addresses": ("--query-gpu=index,pci.bus_id", "--format=csv,noheader"),
+    "topology": ("topo", "-m"),
+}
 _XRT_TOOLS = {"platform": "xbmgmt", "dynamic-regions": "xbutil"}  # by the report that they make
 
 
@@ -86,7 +91,26 @@ def nvidia_smi(what: str, address: str, numbers: Sequence[int] = ()) -> tuple[in
         raise ValueError(f"nvidia-smi is not asked for {what!r} with {len(numbers)} numbers")
     told = iter([str(_number(number)) for number in numbers])
     arguments = [re.sub("{}", lambda _: next(told), part) for part in _SMI[what]]
-    command = [conf().devices.nvidia_smi, *arguments, "-i", _address(address)]
+    return _smi([*arguments, "-i", _address(address)])
+
+
+@ROOT.entrypoint
+def ask_nvidia_smi(what: str) -> str:
+    """Return what NVIDIA's command says of all GPUs.
+
+    :param what: addresses or topology
+    :raises accelsched.agent.devices.base.DeviceError: when it fails
+    """
+    if what not in _SMI_OF_ALL:
+        raise ValueError(f"nvidia-smi is not asked for {what!r}")
+    status, said, complaint, command = _smi(_SMI_OF_ALL[what])
+    if status:
+        raise base.DeviceError(f"{command} ended with status {status}: {' '.join((said + complaint).split())[-200:]}")
+    return said
+
+
+def _smi(arguments: Sequence[str]) -> tuple[int, str, str, str]:
+    command = [conf().devices.nvidia_smi, *arguments]
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SMI_TIMEOUT_S, check=False

@@ -15,15 +15,17 @@ from accelsched.scheduler.weighers.base import DeviceWeigher, Options
 
 _APART = 0.5  # the most that devices weigh which no one partition holds
 _LOOSE = 0.25  # what a partition loses that the server would leave nearly empty
+_BY_PCIE = 0.75  # of a partition's weight, for devices that only a PCIe host bridge joins
 
 
 class LinkedDevicesWeigher(DeviceWeigher):
     """Weighs devices by link partitions: sets of a host's devices that NVLink or an NVSwitch joins.
 
-    Agents tell them by traits (``[devices] link_partitions``); partitions may lie within others. A request for several
-    devices is to get them from one partition, the smallest that has as many free, and of these the one that is left
-    with fewest. A request for one device is to leave whole partitions alone. Where there are no links, and without a
-    device asked for, everything weighs the same.
+    Agents tell them by traits (what ``[devices] link_partitions`` or the GPUs' driver says); partitions may lie within
+    others. A request for several devices is to get them from one partition, the smallest that has as many free, and of
+    these the one that is left with fewest. Where no partition has enough, or there are none, devices below one PCIe host bridge are better than
+    others, if there are several bridges. A request for one device is to leave whole partitions alone. Where there is
+    neither, and without a device asked for, everything weighs the same.
     """
 
     @property
@@ -32,8 +34,9 @@ class LinkedDevicesWeigher(DeviceWeigher):
         return float(self.conf.scheduler.linked_devices_weight_multiplier)
 
     def counts(self, hosts: Hosts) -> bool:
-        """Tell whether any device has links."""
-        return bool(hosts.picture.traits.starting_with(names.LINK_PARTITION))
+        """Tell whether any device has links, or is told to be below a bridge."""
+        traits = hosts.picture.traits
+        return bool(traits.starting_with(names.LINK_PARTITION) or traits.starting_with(names.PCIE_ROOT))
 
     def weigh_options(self, hosts: Hosts, request: RequestSpec, options: Options) -> Floats:
         """Return how well each device serves the request and those to come: float64[len(options)], 0..1."""
@@ -41,6 +44,9 @@ class LinkedDevicesWeigher(DeviceWeigher):
         if need is None or not len(options):
             return np.zeros(len(options))
         members = _members(hosts, need.resource_class)
+        linked = members.shape[1]
+        if need.count > 1:
+            members = np.concatenate([members, _below_bridges(hosts, need.resource_class)], axis=1)
         if not members.shape[1]:
             return np.zeros(len(options))
         first = np.flatnonzero(np.diff(options.host, prepend=-1))
@@ -50,7 +56,7 @@ class LinkedDevicesWeigher(DeviceWeigher):
         within = members[host]  # bool[hosts, partitions, devices]
         size = within.sum(axis=2)
         free = (within & able[:, None, :]).sum(axis=2)
-        weight = _one(within, size, free) if need.count == 1 else _several(within, size, free, need.count)
+        weight = _one(within, size, free) if need.count == 1 else _several(within, size, free, need.count, linked)
         found: Floats = weight[which, options.device]
         return found
 
@@ -65,15 +71,22 @@ def _one(within: Mask, size: Ints, free: Ints) -> Floats:
     return weight
 
 
-def _several(within: Mask, size: Ints, free: Ints, count: int) -> Floats:
-    """Return high weights for the devices of the partition to take ``count`` from: float64[hosts, devices]."""
+def _several(within: Mask, size: Ints, free: Ints, count: int, linked: int) -> Floats:
+    """Return high weights for the devices of the partition to take ``count`` from: float64[hosts, devices].
+
+    :param linked: how many partitions are of links; the others are of bridges
+    """
     hosts = np.arange(len(within))
     enough = free >= count
-    # The smallest partition that has enough; of several the one with fewest to spare. Else the one that has most.
-    rank = np.where(enough, size * (within.shape[2] + 1) + free, np.iinfo(np.int64).max)
+    by_bridge = np.arange(within.shape[1]) >= linked
+    # The smallest partition that has enough, of links if there is one; of several the one with fewest to spare. Else
+    # the one that has most.
+    most = (within.shape[2] + 1) ** 2
+    rank = np.where(enough, size * (within.shape[2] + 1) + free + most * by_bridge, np.iinfo(np.int64).max)
     best = np.where(enough.any(axis=1), rank.argmin(axis=1), free.argmax(axis=1))
     left = (free[hosts, best] - count) / np.maximum(size[hosts, best], 1)
     value = np.where(enough.any(axis=1), 1.0 - _LOOSE * left, _APART * free[hosts, best] / count)
+    value = value * np.where(by_bridge[best] & enough.any(axis=1), _BY_PCIE, 1.0)
     weight: Floats = np.where(within[hosts, best], value[:, None], 0.0)
     return weight
 
@@ -94,3 +107,29 @@ def _find_members(whole: Hosts, resource_class: str) -> npt.NDArray[np.bool_]:
     for number, trait in enumerate(traits):
         members[:, number] = (rows != NONE) & picture.traits.having(trait, picture.slots)[slots]
     return members
+
+
+def _below_bridges(hosts: Hosts, resource_class: str) -> npt.NDArray[np.bool_]:
+    """Tell which devices of each host are below one bridge, where there are several: bool[len(hosts), sets, devices].
+
+    Bridges have names of their hosts' own, so sets are numbered by the first device that is in them.
+    """
+    return hosts.fixed(("bridges", resource_class), lambda whole: _find_below_bridges(whole, resource_class))
+
+
+def _find_below_bridges(whole: Hosts, resource_class: str) -> npt.NDArray[np.bool_]:
+    picture = whole.picture
+    rows = whole.device_rows(resource_class)
+    traits = picture.traits.starting_with(names.PCIE_ROOT)
+    if not traits:
+        return np.zeros((len(rows), 0, rows.shape[1]), dtype=np.bool_)
+    slots = picture.classes[resource_class].slot[rows]
+    bridge = np.full(rows.shape, NONE)
+    for number, trait in enumerate(traits):
+        bridge[(rows != NONE) & picture.traits.having(trait, picture.slots)[slots]] = number
+    together: Mask = (bridge[:, :, None] == bridge[:, None, :]) & (bridge != NONE)[:, None, :]
+    first = ~np.tril(together, -1).any(axis=2)
+    some = together.sum(axis=2)
+    useful = first & (some > 1) & (some < (rows != NONE).sum(axis=1)[:, None])
+    found: npt.NDArray[np.bool_] = together & useful[:, :, None]
+    return found

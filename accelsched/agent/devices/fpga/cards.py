@@ -31,6 +31,7 @@ class Region:
     interface_id: str  # what a bitstream is made for: a uuid
     function_id: str | None  # what is in the region: a uuid; None: nothing, or it cannot be seen
     numa_node: int | None
+    pcie_root: str | None = None  # the host bridge that it is below
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ class DflCards(Cards):
             interface_id=interface_id,
             function_id=self._function(handed_out),
             numa_node=sysfs.numa_node(function),
+            pcie_root=sysfs.pcie_root(function),
         )
 
     def function_of(self, region: Region) -> str | None:

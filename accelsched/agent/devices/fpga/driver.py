@@ -92,7 +92,7 @@ class FpgaDriver(base.DeviceDriver):
             how=self._how,
             inventories={orc.FPGA: inventory},
             traits=frozenset(traits)
-            | base.numa_traits(region.numa_node)
+            | base.place_traits(region.numa_node, region.pcie_root)
             | base.link_traits(self.context.conf, region.address),
             address=region.address,
         )

@@ -66,6 +66,7 @@ class XilinxCards(Cards):
             interface_id=self._interface(management.name),
             function_id=self._function(user.name),
             numa_node=sysfs.numa_node(user),
+            pcie_root=sysfs.pcie_root(user),
         )
 
     def _interface(self, management: str) -> str:

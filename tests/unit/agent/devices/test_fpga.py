@@ -115,6 +115,7 @@ def test_an_intel_card_is_one_region_reached_through_its_function(site: Any, tmp
         "CUSTOM_PCI_VENDOR_8086",
         "CUSTOM_PCI_DEVICE_8086_09C4",
         "CUSTOM_NUMA_NODE_1",
+        "CUSTOM_PCIE_ROOT_0000_00",
     }
 
 

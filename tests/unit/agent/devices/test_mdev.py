@@ -47,6 +47,7 @@ def test_a_gpu_is_offered_with_the_first_type_by_name_when_none_is_enabled(conte
         "CUSTOM_VGPU_TYPE_NVIDIA_10",
         "CUSTOM_PCI_VENDOR_10DE",
         "CUSTOM_PCI_DEVICE_10DE_25B6",
+        "CUSTOM_PCIE_ROOT_0000_00",
     }
 
 

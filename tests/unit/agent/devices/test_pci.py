@@ -51,7 +51,8 @@ def test_a_listed_function_is_a_device_of_its_class_with_its_traits(context: Any
         }
     }
     ids = {"CUSTOM_PCI_VENDOR_1234", "CUSTOM_PCI_DEVICE_1234_11E8"}
-    assert device.traits == {*ids, "CUSTOM_PCI_TYPE_PCI", "CUSTOM_FAST", "COMPUTE_MANAGED_PCI_DEVICE"}
+    told = {"CUSTOM_PCI_TYPE_PCI", "CUSTOM_PCIE_ROOT_0000_00", "CUSTOM_FAST", "COMPUTE_MANAGED_PCI_DEVICE"}
+    assert device.traits == {*ids, *told}
 
 
 @pytest.mark.parametrize(

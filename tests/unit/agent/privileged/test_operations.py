@@ -39,6 +39,7 @@ GPU = "0000:41:00.0"
         lambda: operations.nvidia_smi("destroy", GPU, []),
         lambda: operations.nvidia_smi("instances", GPU, [1]),
         lambda: operations.nvidia_smi("instances", "--format=x"),
+        lambda: operations.ask_nvidia_smi("topo -m"),
         lambda: operations.clean([GPU]),  # no command is configured
         lambda: operations.program_dfl("../x", GPU),
         lambda: operations.program_dfl("node1_pci", "--help"),

@@ -75,6 +75,44 @@ def test_devices_come_from_the_smallest_partition_that_has_enough(
         assert any(set(chosen) <= half for half in NESTED[1:])
 
 
+def below_bridges(builder: PictureBuilder, name: str, bridges: Sequence[int], used: Sequence[int] = ()) -> None:
+    """Add a host with a GPU below each of these bridges."""
+    builder.host(name)
+    root = builder.rows[-1]
+    for number, bridge in enumerate(bridges):
+        taken = {"PGPU": inventory(1, used=int(number in used))}
+        builder.provider(f"{name}:{number}", taken, root, traits=[names.pcie_root_trait(f"0000:{bridge:02x}")])
+
+
+def test_devices_without_links_come_from_below_one_bridge_if_they_can() -> None:
+    builder = PictureBuilder()
+    below_bridges(builder, "a", [0x40, 0xC0, 0x40, 0xC0], used=[2])
+    assert place(builder, 2) == [("a", [1, 3])]
+    builder = PictureBuilder()
+    below_bridges(builder, "apart", [0x40, 0xC0])
+    below_bridges(builder, "together", [0x10, 0x20, 0x20, 0x10])
+    ((host, chosen),) = place(builder, 2)
+    assert (host, chosen in ([0, 3], [1, 2])) == ("together", True)
+    builder = PictureBuilder()
+    below_bridges(builder, "a", [0x40, 0xC0, 0x40, 0xC0])
+    assert len(place(builder, 3)[0][1]) == 3  # apart, where there is no other way
+    assert len(place(builder, 1)[0][1]) == 1
+
+
+def test_links_count_more_than_bridges() -> None:
+    builder = PictureBuilder()
+    builder.host("a")
+    root = builder.rows[-1]
+    for number in range(4):
+        traits = [names.pcie_root_trait(f"0000:{0x40 if number < 2 else 0xC0:02x}")]
+        traits += [names.link_partition_trait(0)] if number in (0, 2, 3) else []
+        builder.provider(f"a:{number}", {"PGPU": inventory(1)}, root, traits=traits)
+    ((_, chosen),) = place(builder, 2)
+    assert set(chosen) <= {0, 2, 3}
+    below_bridges(builder, "b", [0x40, 0x40, 0xC0, 0xC0])
+    assert place(builder, 2)[0][0] == "a"
+
+
 def test_a_host_with_a_partition_comes_before_one_whose_devices_would_be_apart() -> None:
     builder = PictureBuilder()
     linked(builder, "apart", 4, [{0, 1}, {2, 3}], used=[0, 2])
