@@ -51,6 +51,14 @@ def start_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartSer
             service.stop()
 
 
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[databases.Templates]:
+    """Databases of each kind, migrated, to be copied."""
+    made = databases.Templates(tmp_path_factory.mktemp("templates"))
+    yield made
+    made.close()
+
+
 @pytest.fixture(scope="session", params=["sqlite", "postgresql", "mariadb"])
 def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Return the URL of an empty database of each kind."""

@@ -66,23 +66,29 @@ class Templates:
 
     @contextlib.contextmanager
     def copy(self, kind: str, directory: pathlib.Path) -> Iterator[Database]:
-        """Make a copy and drop it afterwards.
+        """Make a copy, connect to it, and drop it afterwards.
 
         :param directory: where SQLite's file goes
         """
-        template = sqlalchemy.make_url(self._template(kind))
-        with contextlib.ExitStack() as stack:
-            if kind == "postgresql":
-                url = stack.enter_context(fresh(kind, directory, template=str(template.database)))
-            else:
-                url = stack.enter_context(fresh(kind, directory))
-                if kind == "sqlite":
-                    shutil.copyfile(str(template.database), str(sqlalchemy.make_url(url).database))
-                else:
-                    _copy_tables(str(template.database), url)
+        with self.url(kind, directory) as url:
             database = Database(url)
-            stack.callback(database.dispose)
             yield database
+            database.dispose()
+
+    @contextlib.contextmanager
+    def url(self, kind: str, directory: pathlib.Path) -> Iterator[str]:
+        """Make a copy and drop it afterwards.
+
+        :param directory: where SQLite's file goes
+        :returns: its SQLAlchemy URL
+        """
+        template = str(sqlalchemy.make_url(self._template(kind)).database)
+        with fresh(kind, directory, template=template if kind == "postgresql" else None) as url:
+            if kind == "sqlite":
+                shutil.copyfile(template, str(sqlalchemy.make_url(url).database))
+            elif kind == "mariadb":
+                _copy_tables(template, url)
+            yield url
 
     def _template(self, kind: str) -> str:
         if kind not in self._urls:

@@ -20,8 +20,6 @@ from falcon import testing
 
 from accelsched import conf as options
 from accelsched.api import wsgi
-from accelsched.db import migrations
-from accelsched.db.engine import Database
 
 HEADERS = {"X-Auth-Token": "admin", "OpenStack-API-Version": "placement 1.39"}
 
@@ -48,11 +46,8 @@ class Cutter:
 
 
 @pytest.fixture(params=["postgresql", "mariadb"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    with databases.fresh(request.param, tmp_path) as url:
-        database = Database(url)
-        migrations.upgrade(database)
-        database.dispose()
+def url(request: pytest.FixtureRequest, templates: databases.Templates, tmp_path: Path) -> Iterator[str]:
+    with templates.url(request.param, tmp_path) as url:
         yield url
 
 

@@ -14,19 +14,16 @@ import patience
 import pytest
 from sqlalchemy.orm import Session
 
-from accelsched.db import feed, migrations
+from accelsched.db import feed
 from accelsched.db.engine import Database
 from accelsched.db.placement import ResourceProvider
 from accelsched.placement.fleet import Fleet
 
 
 @pytest.fixture(params=databases.KINDS)
-def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    with databases.fresh(request.param, tmp_path) as url:
-        database = Database(url)
-        migrations.upgrade(database)
+def db(request: pytest.FixtureRequest, templates: databases.Templates, tmp_path: Path) -> Iterator[Database]:
+    with templates.copy(request.param, tmp_path) as database:
         yield database
-        database.dispose()
 
 
 def add(session: Session) -> int:

@@ -16,29 +16,28 @@ from placement_peer import free_port
 from stack import accounts, clouds
 from stack.identity import Keystone
 
-from accelsched.db import migrations
 from accelsched.db.engine import Database
 
 
 @pytest.fixture(params=databases.KINDS)
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+def database(request: pytest.FixtureRequest, templates: databases.Templates, tmp_path: Path) -> Iterator[Database]:
     """Return an empty resource database of each kind."""
-    with databases.fresh(request.param, tmp_path) as url:
-        made = Database(url)
-        migrations.upgrade(made)
+    with templates.copy(request.param, tmp_path) as made:
         yield made
-        made.dispose()
 
 
 @pytest.fixture(scope="module", params=databases.KINDS)
 def ours(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, start_service: Callable[..., Any]
+    request: pytest.FixtureRequest,
+    templates: databases.Templates,
+    tmp_path_factory: pytest.TempPathFactory,
+    start_service: Callable[..., Any],
 ) -> Iterator[Client]:
     """Return a client of the API alone, at the operator's service."""
     directory = tmp_path_factory.mktemp("placement")
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    with databases.fresh(request.param, directory) as database:
+    with templates.url(request.param, directory) as database:
         service = start_service(
             "accelsched-standalone",
             {

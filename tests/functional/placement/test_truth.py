@@ -38,7 +38,7 @@ from deployments import Api, Service, answers
 from sqlalchemy.orm import Session
 from stack import http
 
-from accelsched.db import feed, migrations
+from accelsched.db import feed
 from accelsched.db.engine import Database
 from accelsched.placement import provider_changes, providers
 
@@ -217,12 +217,11 @@ class Tables:
 
 
 @pytest.fixture(scope="module")
-def deployment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def deployment(
+    request: pytest.FixtureRequest, templates: databases.Templates, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
     directory = tmp_path_factory.mktemp("truth")
-    with databases.fresh(request.param, directory) as url:
-        database = Database(url)
-        migrations.upgrade(database)
-        database.dispose()
+    with templates.url(request.param, directory) as url:
         deployment = Deployment(url, directory)
         try:
             deployment.wait()

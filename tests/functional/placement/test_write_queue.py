@@ -17,7 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accelsched import errors
-from accelsched.db import feed, migrations
+from accelsched.db import feed
 from accelsched.db.engine import Database
 from accelsched.db.placement import Consumer
 from accelsched.placement import allocations, claims, inventories, provider_changes, providers, usages, write_queue
@@ -29,15 +29,12 @@ A, B, MISSING = (f"aaaaaaaa-0000-4000-8000-00000000000{n}" for n in "abc")
 
 
 @pytest.fixture(params=databases.KINDS)
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    with databases.fresh(request.param, tmp_path) as url:
-        made = Database(url)
-        migrations.upgrade(made)
+def database(request: pytest.FixtureRequest, templates: databases.Templates, tmp_path: Path) -> Iterator[Database]:
+    with templates.copy(request.param, tmp_path) as made:
         for uuid in (A, B):
             made.transact(lambda session, uuid=uuid: provider_changes.apply(session, providers.Creation(uuid, uuid)))
             made.transact(lambda session, uuid=uuid: inventories.add(session, uuid, "VGPU", Amounts(3)))
         yield made
-        made.dispose()
 
 
 def _claim(number: int, provider: str = A, amount: int = 1, generation: int | None = None) -> ConsumerAllocation:

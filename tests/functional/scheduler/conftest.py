@@ -18,13 +18,6 @@ from accelsched.placement.fleet import Fleet
 from accelsched.scheduler.service import Scheduler
 
 
-@pytest.fixture(scope="session")
-def templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[databases.Templates]:
-    made = databases.Templates(tmp_path_factory.mktemp("templates"))
-    yield made
-    made.close()
-
-
 @pytest.fixture(params=databases.KINDS)
 def db(request: pytest.FixtureRequest, templates: databases.Templates, tmp_path: Path) -> Iterator[Database]:
     with templates.copy(request.param, tmp_path) as database:
