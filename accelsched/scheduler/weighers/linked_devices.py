@@ -23,9 +23,9 @@ class LinkedDevicesWeigher(DeviceWeigher):
 
     Agents tell them by traits (what ``[devices] link_partitions`` or the GPUs' driver says); partitions may lie within
     others. A request for several devices is to get them from one partition, the smallest that has as many free, and of
-    these the one that is left with fewest. Where no partition has enough, or there are none, devices below one PCIe host bridge are better than
-    others, if there are several bridges. A request for one device is to leave whole partitions alone. Where there is
-    neither, and without a device asked for, everything weighs the same.
+    these the one that is left with fewest. Where no partition has enough, or there are none, devices below one PCIe
+    host bridge are better than others, if there are several bridges. A request for one device is to leave whole
+    partitions alone. Where there is neither, and without a device asked for, everything weighs the same.
     """
 
     @property
