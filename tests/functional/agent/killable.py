@@ -16,6 +16,8 @@ import libvirt
 from accelsched import conf as options
 from accelsched import rpc, wire
 from accelsched.agent.devices import sysfs
+from accelsched.agent.devices.fpga import sources
+from accelsched.agent.devices.fpga.dfl import DflCards
 from accelsched.agent.images import ImageClient
 from accelsched.agent.manager import Agent
 from accelsched.agent.virt.libvirt import instance, storage
@@ -29,6 +31,9 @@ from fake_sysfs import FakeSysfs
 STEPS: dict[str, tuple[Any, str, str]] = {
     "after the mdev journal": (sysfs, "write", "before"),
     "after the mdev": (sysfs, "write", "after"),
+    "after the bitstream": (sources, "fetch", "after"),
+    "before the programming": (DflCards, "program", "before"),
+    "after the programming": (DflCards, "program", "after"),
     "after the directory": (instance.Instance, "create", "after"),
     "before the disk": (storage, "create_disk", "before"),
     "after the disk": (storage, "create_disk", "after"),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import forked
+import fpga_cards
 import killable
 import libvirt
 import patience
@@ -439,3 +440,48 @@ def test_an_agent_killed_while_it_makes_a_mediated_device_neither_leaks_nor_doub
         node.wait_for("active")
     node.stop()
     assert len(list(sysfs.mdevs.iterdir())) == expected
+
+
+@pytest.mark.parametrize("step", steps(["after the bitstream", "before the programming", "after the programming"]))
+@pytest.mark.parametrize("still_wanted", [True, False])
+def test_an_agent_killed_while_it_programs_an_fpga_leaves_it_as_is_wanted_after_its_restart(
+    node: Node, images: Any, assignment_for: Any, tmp_path: Path, step: str, still_wanted: bool
+) -> None:
+    afu_id = fpga_cards.add_dfl_card(tmp_path / "sys")
+    said = {"accel:function_id": fpga_cards.FUNCTION, "accel:interface_id": fpga_cards.INTERFACE}
+    images.add(fpga_cards.gbs(), "raw", **said)
+    (tmp_path / "blank").write_bytes(fpga_cards.gbs(fpga_cards.BLANK))
+    overrides = {
+        "agent.virt_driver": "simulated",
+        "agent.device_drivers": ["dfl"],
+        "devices.sysfs_root": str(tmp_path / "sys"),
+        "fpga.opae_path": str(fpga_cards.install(tmp_path)),
+        "fpga.blank_bitstreams": {fpga_cards.INTERFACE: str(tmp_path / "blank")},
+        "glance.endpoint_override": images.url,
+    }
+    node.options += [f"{name}={json.dumps(value)}" for name, value in overrides.items()]
+    fpga = {
+        "group": "",
+        "provider_uuid": "bbbbbbbb-0000-4000-8000-000000000001",
+        "provider_name": "node1_pci_0000_3b_00_0",
+        "resources": {"FPGA": 1},
+    }
+    specs = {"resources:FPGA": "1", "accel:function_id": fpga_cards.FUNCTION}
+    flavor = {"name": "small", "vcpus": 1, "ram_mb": 64, "disk_gb": 0, "extra_specs": specs}
+    server = assignment_for("node1", devices=[fpga], flavor=flavor)
+    node.want(server)
+    node.run(step)
+    node.wait_killed()
+    records = node.state / "fpgas" / "dfl"
+    assert list(records.iterdir())
+    if not still_wanted:
+        node.want()
+    node.run()
+    if still_wanted:
+        node.wait_for("active")
+    else:
+        patience.wait(lambda: not list(records.glob("*.json")), told=lambda: list(records.iterdir()))
+    node.stop()
+    expected = fpga_cards.FUNCTION if still_wanted else fpga_cards.BLANK
+    assert afu_id.read_text().strip() == expected.replace("-", "")
+    assert {path.suffix for path in records.iterdir()} <= {".json", ".lock"}  # nobody's bitstream is left

@@ -54,7 +54,8 @@ class Records:
         files.write_atomically(self._path(record.provider, "json"), text.encode(), mode=0o600)
 
     def remove(self, provider: str) -> None:
-        """Forget a region."""
+        """Forget a region, and the bitstream that an agent which was killed may have left of it."""
+        self.bitstream(provider).unlink(missing_ok=True)
         self._path(provider, "json").unlink(missing_ok=True)
 
     def bitstream(self, provider: str) -> Path:
