@@ -136,7 +136,7 @@ class Images:
         ramdisk = self.ensure(
             {**common, "name": f"{name}-ramdisk", "container_format": "ari", "disk_format": "ari"}, guest.ramdisk
         )
-        return self.ensure(
+        image = self.ensure(
             {
                 **common,
                 "name": name,
@@ -150,6 +150,19 @@ class Images:
             },
             guest.disk,
         )
+        self._hide_older(image)
+        return image
+
+    def _hide_older(self, image: Mapping[str, Any]) -> None:
+        """Have an image be the only guest that its name finds; servers that were made of an older one keep that."""
+        found = self._images.get("/v2/images", params={"name": f"in:{image['name']}", "limit": 100}).json()
+        for other in found["images"]:
+            if other["id"] != image["id"] and "accelsched_guest" in other:
+                self._images.patch(
+                    f"/v2/images/{other['id']}",
+                    json=[{"op": "replace", "path": "/os_hidden", "value": True}],
+                    headers={"Content-Type": "application/openstack-images-v2.1-json-patch"},
+                )
 
     def ensure(self, properties: Mapping[str, Any], path: Path) -> dict[str, Any]:
         """Return the active image that has all these properties, uploading it when there is none.

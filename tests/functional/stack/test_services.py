@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +80,16 @@ def test_the_guest_is_uploaded_once_and_refers_to_its_kernel_and_ramdisk(stack: 
     ramdisk = session.get(f"{glance.url}/v2/images/{image['ramdisk_id']}").json()
     assert (kernel["container_format"], ramdisk["container_format"]) == ("aki", "ari")
     assert session.get(f"{glance.url}/v2/images/{kernel['id']}/file").content == built.kernel.read_bytes()
+
+
+def test_a_newer_guest_takes_the_name_of_an_older_one(stack: tuple[Keystone, Glance]) -> None:
+    keystone, glance = stack
+    images = Images(keystone.session(), glance.url)
+    built = guest.build()
+    older = images.ensure_guest(built)
+    newer = images.ensure_guest(dataclasses.replace(built, version="newer"))
+    named = keystone.session("demo", "demo").get(f"{glance.url}/v2/images?name={older['name']}").json()["images"]
+    assert [one["id"] for one in named] == [newer["id"]] != [older["id"]]
 
 
 def test_glance_turns_strangers_away(stack: tuple[Keystone, Glance]) -> None:
