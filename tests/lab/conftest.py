@@ -69,6 +69,25 @@ def lab_vm(starting: Future[ControlPlane], logs: list[Path]) -> Iterator[Machine
 
 
 @pytest.fixture(scope="session")
+def peer_vm(starting: Future[ControlPlane], logs: list[Path]) -> Iterator[Machine]:
+    """A second machine, joined with the first by a network."""
+    with machine.throwaway(build.build(), "peer") as running:
+        logs.append(running.folder / "console.log")
+        yield running
+
+
+@pytest.fixture(scope="session")
+def peer(peer_vm: Machine, agent: Agent, control_plane: ControlPlane, logs: list[Path]) -> Iterator[Agent]:
+    """The agent inside the second machine. From now on servers may be placed there, so tests with it come last."""
+    second = Agent(peer_vm, control_plane.neighbours())
+    logs.append(second.log)
+    second.start()
+    control_plane.wait_until_reported(peer_vm.place.host)
+    yield second
+    second.stop()
+
+
+@pytest.fixture(scope="session")
 def strangers(lab_vm: Machine) -> tuple[str, str]:
     """A mediated device on the first GPU and a domain that uses it, made by hand before there was an agent."""
     mdev, domain = str(uuid4()), str(uuid4())

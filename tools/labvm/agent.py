@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labvm import rabbitmq
-from labvm.machine import FPGA, HOST, NVME, OUTER, Machine
+from labvm.machine import FPGA, NVME, OUTER, Machine, Place
 
 # What a guest's own PCI bus shows of the lab's cards.
 VGPU_ID = "4348:3253"
@@ -31,6 +31,8 @@ sync_interval = 5
 [libvirt]
 # The machine's emulated CPU has SVM; asking takes longer here than knowing.
 virt_type = kvm
+live_migration_uri = qemu+tcp://%s/system
+{address}
 
 [devices]
 enabled_mdev_types = labgpu-1
@@ -58,11 +60,12 @@ class Neighbours:
     glance_port: int
     password: str  # of Keystone's user accelsched
 
-    def configuration(self) -> str:
-        """Return the agent's configuration file."""
+    def configuration(self, place: Place) -> str:
+        """Return the configuration file of a machine's agent."""
         return _CONFIGURATION.format(
             transport_url=rabbitmq.url(OUTER, self.virtual_host),
-            host=HOST,
+            host=place.host,
+            address=f"live_migration_inbound_addr = {place.address}" if place.address else "",
             fpga=FPGA,
             nvme=NVME,
             outer=OUTER,
@@ -86,7 +89,7 @@ class Agent:
         self._pid: int | None = None
         configuration = machine.shared / "agent.conf"
         configuration.touch(mode=0o600)
-        configuration.write_text(neighbours.configuration())
+        configuration.write_text(neighbours.configuration(machine.place))
 
     def start(self) -> None:
         """Start it; it takes some 15 s until it has reported the host."""

@@ -105,10 +105,10 @@ class ControlPlane:
     def _http(self) -> adapter.Adapter:
         return adapter.Adapter(self._keystone.session(), raise_exc=True)
 
-    def wait_until_reported(self, timeout: float = 300.0) -> None:
-        """Wait until the agent in the machine has reported its host."""
-        path = f"/placement/resource_providers?name={HOST}"
-        wait_for(lambda: self.get(path)["resource_providers"], timeout, f"{HOST} to be reported")
+    def wait_until_reported(self, host: str = HOST, timeout: float = 300.0) -> None:
+        """Wait until the agent in a machine has reported its host."""
+        path = f"/placement/resource_providers?name={host}"
+        wait_for(lambda: self.get(path)["resource_providers"], timeout, f"{host} to be reported")
 
 
 def wait_for(look: Callable[[], _Result | None], timeout: float, what: str, interval: float = 0.5) -> _Result:

@@ -33,11 +33,32 @@ SRIOV_GPU = "0000:05:00.0"
 VIRTUAL_FUNCTIONS = 2
 NVME_TEXT = "LAB-NVME-DATA-OK"  # what the first card's disk begins with
 OUTER = "10.0.2.2"  # the outer machine's loopback, as seen inside
+PEER = "labpeer"
+"""The host of a second machine, which a network of its own joins with the one that tests run in."""
+LINK = "10.9.0.0/24"
 
 _COMMAND_PORT = 2222  # of the command server, inside
 _MEMORY = "4G"
 _STATE_DISK_BYTES = 20 << 30
 _BOOT_S = 240.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """What sets a machine apart from the one that it is joined with.
+
+    :ivar other: name of that one; a machine that it is joined with need not run
+    """
+
+    host: str
+    address: str = ""  # on the network that joins them
+    other: str = ""
+
+
+_PLACES = {
+    "tests": Place(HOST, "10.9.0.1", "peer"),
+    "peer": Place(PEER, "10.9.0.2", "tests"),
+}
 
 
 class MachineError(Exception):
@@ -51,6 +72,11 @@ class Machine:
     folder: Path
     pid: int  # of QEMU
     channel: Channel
+
+    @property
+    def place(self) -> Place:
+        """What host it is, and where on the network that joins it with another one."""
+        return _PLACES.get(self.folder.name, Place(HOST))
 
     @property
     def shared(self) -> Path:
@@ -129,7 +155,10 @@ def _started(artifacts: Artifacts, folder: Path) -> Machine:
     (shared / "token").write_text(token)
     capabilities = cache.root() / "capabilities"
     capabilities.mkdir(exist_ok=True)
+    place = _PLACES.get(folder.name, Place(HOST))
     settings = {
+        "LAB_HOST": place.host,
+        "LAB_ADDRESS": place.address,
         "LAB_MODULES": artifacts.modules,
         "LAB_LABGPU": artifacts.labgpu,
         "LAB_GPUS": " ".join(GPUS),
@@ -214,11 +243,22 @@ def qemu_command(artifacts: Artifacts, folder: Path, port: int) -> list[str]:
         ]
     namespace = f"nvme-ns,drive=namespace,bus=nvme{int(NVME[5:7], 16)}"
     disk = f"file={folder}/nvme.img,if=none,id=namespace,format=raw,cache=unsafe"
-    return [*command, "-drive", disk, "-device", namespace]
+    return [*command, "-drive", disk, "-device", namespace, *_link(folder)]
 
 
 def _root_port(bus: int) -> list[str]:
     return ["-device", f"pcie-root-port,id=port{bus},chassis={bus},slot={bus}"]
+
+
+def _link(folder: Path) -> list[str]:
+    """Return the network card that joins two machines: what one sends goes to the other's socket, if that is there."""
+    place = _PLACES.get(folder.name)
+    if place is None:
+        return []
+    ours, theirs = folder / "link.sock", folder.parent / place.other / "link.sock"
+    sockets = f"local.type=unix,local.path={ours},remote.type=unix,remote.path={theirs}"
+    card = f"virtio-net-pci,netdev=link,romfile=,mac=52:54:00:09:00:{int(place.address.rpartition('.')[2]):02x}"
+    return ["-netdev", f"dgram,id=link,{sockets}", "-device", card]
 
 
 def _start_virtiofsd(folder: Path) -> None:
