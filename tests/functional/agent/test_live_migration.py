@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import re
 import shutil
-import threading
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,8 @@ from lxml import etree
 from stack import guest as guests
 
 from accelsched import errors
-from accelsched.agent import handover
-from accelsched.agent.virt.base import Progress
 from accelsched.agent.virt.libvirt import sending, storage
 from accelsched.agent.virt.libvirt.domain import NAMESPACE
-from accelsched.agent.virt.libvirt.driver import LibvirtDriver
 
 TICK = re.compile(r"tick at ([\d.]+) s")
 
@@ -182,7 +179,7 @@ def test_a_server_that_cannot_go_stays_and_what_was_made_for_it_is_removed(
 
 
 def test_an_agent_that_died_on_the_way_sees_it_through_when_it_is_back(
-    control_plane: Any, confs: Any, scene: Scene
+    control_plane: Any, confs: Any, scene: Scene, tmp_path: Path
 ) -> None:
     """libvirt goes on without it."""
     controller, agent = control_plane(confs[0])
@@ -194,24 +191,27 @@ def test_an_agent_that_died_on_the_way_sees_it_through_when_it_is_back(
             controller.assign(scene.coming(first))
             controller.wait_for(lambda: controller.states(uuid)[-1] == "awaited")
         # It had begun, slowly, and is gone.
-        confs[0].set_override("live_migration_bandwidth", 1, group="libvirt")
-        driver = LibvirtDriver(first._hosts["node1"].context)
-        order = scene.away(second)["order"]
-        to = handover.Destination(handover.client(first._transport), order["live"], uuid)
-        begun = Progress(lambda _detail: None, threading.Event())
-        left = threading.Thread(target=driver.send, args=(scene.away(second), to, begun))
-        left.start()
         connection = libvirt.open(scene.here.uri)
         domain = connection.lookupByUUIDString(uuid)
+        landing = second._hosts["node2"].virt.landing(uuid, domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE))
+        definition = tmp_path / "landing.xml"
+        definition.write_text(landing["xml"])
+        begun = subprocess.Popen(
+            [
+                *("virsh", "-c", scene.here.uri, "migrate", "--live", "--p2p", "--persistent", "--undefinesource"),
+                *("--copy-storage-inc", "--bandwidth", "1", "--xml", definition, "--persistent-xml", definition),
+                *("--migrateuri", f"tcp://{scene.there.address}", uuid, scene.there.uri),
+            ]
+        )
         controller.wait_for(lambda: sending.whereabouts(domain) is sending.Whereabouts.ON_ITS_WAY)
+        begun.kill()
+        begun.wait()
         controller.assign(scene.away(second))
         with agent(confs[0]):
             controller.wait_for(lambda: any("migration" in seen for seen in controller.observations))
             domain.migrateSetMaxSpeed(1000)
             controller.wait_for(lambda: controller.obeyed(uuid, 1) == [("stopped", None)])
         assert (domains(scene.here), domains(scene.there)) == ({}, {uuid: True})
-        left.join()
-        driver.close()
         connection.close()
         controller.assign({**scene.arrived(), "desired": "deleted"})
         controller.wait_for(lambda: not scene.files[1].exists())

@@ -430,7 +430,10 @@ class LibvirtDriver(base.VirtDriver):
             return str(exc)
         definition = etree.fromstring(xml.encode())
         uri = options.live_migration_uri.replace("%s", there["address"])
-        call = sending.Sending(domain, uri, sending.parameters(there, options), sending.flags(definition, options))
+        call = sending.Sending(
+            *(options.connection_uri, server_uuid, uri),
+            *(sending.parameters(there, options), sending.flags(definition, options)),
+        )
         watch = sending.Watch(domain, sending.downtime(definition, options), options, gib, progress)
         late = watch.until(call.over)
         if call.error is None:

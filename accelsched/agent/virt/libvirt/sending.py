@@ -176,17 +176,29 @@ def told(stats: Mapping[str, Any]) -> wire.LiveProgress:
 
 
 class Sending:
-    """One call of libvirt's that does not return before the migration is over, in a thread of its own."""
+    """One call of libvirt's that does not return before the migration is over, in a thread of its own.
 
-    def __init__(self, domain: Any, uri: str, parameters_: Mapping[str, Any], flags_: int) -> None:
+    Over a connection of its own, too: libvirtd answers only some calls of one connection at a time, five unless told
+    otherwise, and these go on for long.
+    """
+
+    def __init__(self, here: str, server_uuid: str, there: str, parameters_: Mapping[str, Any], flags_: int) -> None:
+        """
+        :param here: URI of the libvirt that has the domain
+        :param there: URI by which that reaches the other one
+        """
         self.error: libvirt.libvirtError | None = None
-        self._call: Callable[[], object] = lambda: domain.migrateToURI3(uri, dict(parameters_), flags_)
+        self._here = here
+        self._call: Callable[[Any], object] = lambda connection: connection.lookupByUUIDString(
+            server_uuid
+        ).migrateToURI3(there, dict(parameters_), flags_)
         self._thread = threading.Thread(target=self._run, name="live-migration", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            self._call()
+            with contextlib.closing(libvirt.open(self._here)) as connection:
+                self._call(connection)
         except libvirt.libvirtError as exc:
             self.error = exc
 
