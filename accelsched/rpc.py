@@ -246,6 +246,7 @@ class AgentClient(_Client):
         """Return what is to be known of a server that runs, to make ready for it elsewhere.
 
         :raises accelsched.errors.NotFoundError: when it is not there
+        :raises accelsched.errors.UnavailableError: when it is not known to be about to go
         """
         told: wire.Departure = self._call("departure", agent, version="1.2", host=host, server_uuid=server_uuid)
         return told
@@ -254,6 +255,7 @@ class AgentClient(_Client):
         """Return a part of one of the files that :meth:`departure` names.
 
         :raises accelsched.errors.NotFoundError: when there is no such file
+        :raises accelsched.errors.UnavailableError: when the server is not known to be about to go
         """
         arguments = {"host": host, "server_uuid": server_uuid, "name": name, "offset": offset}
         chunk: wire.Chunk = self._call("read_departing_file", agent, version="1.2", **arguments)

@@ -253,6 +253,7 @@ class Assignment(TypedDict):
     origin: NotRequired[Origin]  # where its files are to be fetched from before it is built
     # Where it runs now. All is to be made ready for it here; it comes by itself.
     incoming: NotRequired[Origin]
+    leaving: NotRequired[bool]  # it is to go to another host as it runs, which may ask for what it needs to make ready
     kept_disk: NotRequired[KeptDisk]  # not there: none is of use any more
     metadata: dict[str, str]
     user_data: str | None  # base64, as the user gave it

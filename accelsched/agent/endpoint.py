@@ -70,26 +70,32 @@ class Endpoint:
             raise errors.NotFoundError(f"server {server_uuid} has no {name!r} on host {host}")
         return handover.read(path, offset)
 
-    @rpc.messaging.expected_exceptions(errors.NotFoundError)  # type: ignore[attr-defined, untyped-decorator]
+    @rpc.messaging.expected_exceptions(errors.NotFoundError, errors.UnavailableError)  # type: ignore[attr-defined, untyped-decorator]
     def departure(self, ctxt: Mapping[str, Any], host: str, server_uuid: str) -> wire.Departure:
         """Return what is to be known of a server that runs, to make ready for it elsewhere.
 
         :raises accelsched.errors.NotFoundError: when it is not there
+        :raises accelsched.errors.UnavailableError: when it is not known to be about to go
         """
-        return self._host(host).virt.departure(server_uuid)
+        self._hear_of(host, server_uuid)
+        return self._host(host).departure(server_uuid)
 
-    @rpc.messaging.expected_exceptions(errors.NotFoundError)  # type: ignore[attr-defined, untyped-decorator]
+    @rpc.messaging.expected_exceptions(errors.NotFoundError, errors.UnavailableError)  # type: ignore[attr-defined, untyped-decorator]
     def read_departing_file(
         self, ctxt: Mapping[str, Any], host: str, server_uuid: str, name: str, offset: int
     ) -> wire.Chunk:
         """Return a part of one of a server's files that nobody writes to.
 
         :raises accelsched.errors.NotFoundError: when there is no such file
+        :raises accelsched.errors.UnavailableError: when the server is not known to be about to go
         """
-        path = self._host(host).virt.departing_files(server_uuid).get(name)
-        if path is None:
-            raise errors.NotFoundError(f"server {server_uuid} has no {name!r} on host {host}")
-        return handover.read(path, offset)
+        self._hear_of(host, server_uuid)
+        return handover.read(self._host(host).departing_file(server_uuid, name), offset)
+
+    def _hear_of(self, host: str, server_uuid: str) -> None:
+        """Ask the control plane whether a server is to go, if that was not heard: who asks will ask again."""
+        if server_uuid not in self._host(host).departing:
+            self._look_again([host])
 
     @rpc.messaging.expected_exceptions(errors.NotFoundError, errors.ConflictError)  # type: ignore[attr-defined, untyped-decorator]
     def landing(self, ctxt: Mapping[str, Any], host: str, server_uuid: str, domain: str) -> wire.Landing:

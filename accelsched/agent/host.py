@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import os_traits
 from oslo_log import log
@@ -48,6 +49,7 @@ class Host:
         self.virt = virt
         # Simulated servers do not outlive the process, so neither do their failures.
         self.failures = Failures(None if virt.simulated else context.state_path / "failures")
+        self.departing: frozenset[str] = frozenset()  # servers that are to go as they run, when last heard
         self._images = ImageClient(context.conf)
         self._drivers = drivers
         self._agents = agents
@@ -97,6 +99,32 @@ class Host:
         if numa is not None:
             report["numa"] = numa
         return report
+
+    def departure(self, server_uuid: str) -> wire.Departure:
+        """Return what another host must know of a server, to make ready for it while it runs here.
+
+        :raises accelsched.errors.NotFoundError: when nothing of it is here
+        :raises accelsched.errors.UnavailableError: when it is not known to be about to go
+        """
+        self._check_departing(server_uuid)
+        return self.virt.departure(server_uuid)
+
+    def departing_file(self, server_uuid: str, name: str) -> Path:
+        """Return one of the files that another host needs then.
+
+        :raises accelsched.errors.NotFoundError: when there is no such file
+        :raises accelsched.errors.UnavailableError: when the server is not known to be about to go
+        """
+        self._check_departing(server_uuid)
+        path = self.virt.departing_files(server_uuid).get(name)
+        if path is None:
+            raise errors.NotFoundError(f"server {server_uuid} has no {name!r} on host {self.name}")
+        return path
+
+    def _check_departing(self, server_uuid: str) -> None:
+        """What is on a server's config drive is for nobody but its host and the one that it goes to."""
+        if server_uuid not in self.departing:
+            raise UnavailableError(f"host {self.name} has not heard that server {server_uuid} is to go")
 
     def present(self, assignments: Iterable[wire.Assignment]) -> Present:
         """Return what is here and carries our mark.

@@ -260,6 +260,7 @@ class Agent:
         # In this order: what is being worked on is left alone, so whatever ends after that is in the picture.
         work = self._workers.work(host.name)
         wanted = {assignment["server_uuid"] for assignment in assignments}
+        host.departing = frozenset(assignment["server_uuid"] for assignment in assignments if "leaving" in assignment)
         host.failures.keep(wanted)
         self._reporter.forget(host.name, wanted)
         failures = host.failures.all()

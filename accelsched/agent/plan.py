@@ -143,7 +143,7 @@ Action = Build | Await | Resume | Obey | Hasten | Plug | Remove | RemoveDevice |
 def fingerprint(assignment: wire.Assignment) -> str:
     """Return a digest of what an assignment asks for; what its owner calls the server, or told it to do once it is
     there, is no part of that."""
-    asked = {key: value for key, value in assignment.items() if key not in {"name", "metadata", "order"}}
+    asked = {key: value for key, value in assignment.items() if key not in {"name", "metadata", "order", "leaving"}}
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

@@ -65,6 +65,8 @@ def _there(session: Session, server: Server, migration: Migration | None) -> wir
         assignment["origin"] = {"host": origin, "agent": hosts.agent_of(session, origin) or ""}
         if hosts.is_forced_down(session, origin):
             assignment["origin"]["lost"] = True
+    if migration is not None and live_migration.comes(migration):
+        assignment["leaving"] = True
     kept = moving.kept_disk(migration)
     if kept is not None:
         assignment["kept_disk"] = kept

@@ -89,7 +89,8 @@ def servers(two: TwoHosts, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     tick = tmp_path_factory.mktemp("user-data") / "tick"
     tick.write_text("#tick\n")
     two.flavor("lab-plain")
-    two.flavor("lab-moves", "--property", "resources:VGPU=1")
+    card = "trait:CUSTOM_PCI_DEVICE_1234_11E8=required"  # not the one whose virtual functions are the parents
+    two.flavor("lab-moves", "--property", "resources:VGPU=1", "--property", card)
 
     plain = two.create("plain", "--user-data", str(tick), "--config-drive", "true")
     return {"plain": plain, "vgpu": two.create("moves")}

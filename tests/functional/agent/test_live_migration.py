@@ -94,6 +94,7 @@ class Scene:
         user_data = base64.b64encode(b"#tick\n").decode()
         self.server = assignment_for("node1", image=image, user_data=user_data, config_drive=True)
         self.server["flavor"]["disk_gb"] = 1
+        self.server["leaving"] = True  # the destination's agent may ask
         self.uuid = self.server["server_uuid"]
         self.files = [Path(conf.state_path) / "instances" / self.uuid for conf in confs]
 

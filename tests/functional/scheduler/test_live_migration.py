@@ -104,6 +104,7 @@ def test_each_side_is_told_in_turn_and_both_are_held_until_it_is_there(site: Sit
     assert (wanted["incoming"], "order" in wanted) == ({"host": "h0", "agent": "agent"}, False)
     assert {device["provider_name"] for device in wanted["devices"]} == {"h1", "h1_gpu_0"}
     assert power(site, "h0", uuid) is None  # not before all is ready there
+    assert site.assigned("h0")[uuid]["leaving"]  # but what the other host asks for may be told
 
     awaited(site, uuid)
     assert ("agent", "h0") in site.told
@@ -144,6 +145,7 @@ def test_a_server_whose_migration_fails_goes_on_as_it_was_and_holds_no_more(site
     assert state(site, uuid) == ("ACTIVE", None, "h0")
     assert (site.holds_from(uuid), site.holds_from(migration(site).uuid)) == ({"h0"}, set())
     assert uuid not in site.assigned("h1")
+    assert "leaving" not in site.assigned("h0")[uuid]
     assert power(site, "h0", uuid) == (None if step == "preparing" else "running")
     assert migration(site).status == "error"
     assert migration(site).fault is not None
