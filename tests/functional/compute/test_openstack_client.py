@@ -16,6 +16,7 @@ import openstack_client
 import patience
 import pytest
 import requests
+from attributes import hanging
 from keystoneauth1.session import Session
 from openstack import exceptions as sdk_exceptions
 from openstack.config import OpenStackConfig
@@ -82,7 +83,7 @@ def cloud(start_service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
                     "device_drivers": "simulated,dfl",
                     "report_interval": 1,
                 },
-                "devices": {"sysfs_root": directory / "sys"},
+                "devices": {"sysfs_root": directory / "sys", "look_timeout": 1},
                 "fpga": {
                     "opae_path": fpga_cards.install(directory),
                     "settle_timeout": 0,
@@ -282,6 +283,35 @@ def test_a_user_puts_a_server_on_the_shelf_and_takes_it_down_again(cloud: Cloud)
     users.image.delete_image(next(users.image.images(name="seldom-shelved")))
     assert "its disk is lost" in cloud.run("server", "unshelve", "seldom", cloud=user, expect=1)
     cloud.run("server", "delete", "--wait", "seldom", cloud=user)
+
+
+def test_a_server_whose_device_hangs_has_a_fault_until_it_answers(cloud: Cloud) -> None:
+    operator, user = cloud.sdk("accelsched"), cloud.sdk("accelsched-demo")
+    flavor = operator.compute.create_flavor(name="any-fpga", ram=64, vcpus=1, disk=1)
+    operator.compute.create_flavor_extra_specs(flavor, {"resources:FPGA": "1"})
+    create = ("server", "create", "--flavor", "any-fpga", "--image", "guest", "--nic", "none", "--wait")
+    server = cloud.json(*create, "hung", cloud="accelsched-demo")["id"]
+    (attribute,) = (cloud.directory / "sys").glob("devices/*/*/fpga_region/*/dfl-fme.0/**/compat_id")
+    with hanging(attribute) as let_go:
+        fault = patience.wait(lambda: user.compute.get_server(server).fault)
+        shown = cloud.json("server", "show", "hung", cloud="accelsched-demo")
+        assert (shown["status"], shown["fault"]["message"]) == ("ACTIVE", fault["message"])
+        assert "FPGA of resource provider" in fault["message"]
+        assert fault["message"].endswith("does not answer")
+        assert "sim-host" not in str(fault)  # hosts are none of a user's business
+        shown = cloud.json("server", "show", server)
+        assert shown["fault"]["details"] == "sim-host_pci_0000_3b_00_0 does not answer"
+        (listed,) = cloud.json("accel", "server", "list", "accelerator", server, cloud="accelsched-demo")
+        assert (listed["Resources"], listed["Fault"]) == ("FPGA=1", "does not answer")
+        (device,) = cloud.json("accel", "device", "list", "--status", "unhealthy")
+        assert (device["Name"], device["Fault"]) == ("sim-host_pci_0000_3b_00_0", "does not answer")
+        assert 'accelsched_devices{status="unhealthy"} 1.0' in requests.get(f"{cloud.url}/metrics", timeout=10).text
+        let_go()
+        patience.wait(lambda: not user.compute.get_server(server).fault)
+    assert [action.action for action in user.compute.server_actions(server)][:2] == ["device-back", "device-lost"]
+    assert user.compute.get_server(server).status == "ACTIVE"
+    cloud.run("server", "delete", "--wait", "hung", cloud="accelsched-demo")
+    operator.compute.delete_flavor(flavor)
 
 
 def test_an_fpga_is_programmed_from_glance_before_its_user_has_it_and_scrubbed_after(cloud: Cloud) -> None:

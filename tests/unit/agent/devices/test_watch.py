@@ -4,17 +4,16 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fpga_cards
 import patience
 import pytest
+from attributes import hanging
 
 from accelsched.agent.devices import watch
 from accelsched.agent.devices.base import Device, DeviceError
@@ -27,30 +26,6 @@ from accelsched.agent.devices.watch import StuckError, Watch
 
 SERVER = "aaaaaaaa-0000-4000-8000-000000000001"
 HUNG, FINE = "0000:41:00.0", "0000:42:00.0"
-
-
-@contextmanager
-def hanging(attribute: Path) -> Iterator[Callable[[], None]]:
-    """Have readers of an attribute wait; what is yielded lets them read on."""
-    text = attribute.read_bytes()
-    attribute.unlink()
-    os.mkfifo(attribute)
-
-    def let_go() -> None:
-        while attribute.is_fifo():
-            aside = attribute.with_name(f"{attribute.name}.fifo")
-            attribute.rename(aside)
-            attribute.write_bytes(text)
-            descriptor = os.open(aside, os.O_RDWR | os.O_NONBLOCK)  # wakes who waits
-            os.write(descriptor, text)
-            time.sleep(0.05)
-            os.close(descriptor)
-            aside.unlink()
-
-    try:
-        yield let_go
-    finally:
-        let_go()
 
 
 @pytest.fixture
