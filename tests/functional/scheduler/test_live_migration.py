@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import fleets
+import numa_hosts
 import os_traits
 import pytest
 from puppets import ORIGIN, Site
@@ -20,6 +21,8 @@ from accelsched.db.compute import Migration
 from accelsched.scheduler import request as requests
 
 FAULT: wire.Fault = {"message": "no way", "details": ""}
+# What has nothing to do with the kind of database.
+on_sqlite = pytest.mark.parametrize("db", ["sqlite"], indirect=True)
 WHOEVER: dict[str, Any] = {"project_id": None, "admin": True, "service_down_time_s": 60}
 BOOKWORM = {"libvirt_version": 9_000_000, "version": 7_002_022, "kernel": "6.1.0-18-amd64"}
 NEW = {"libvirt_version": 10_000_000, "version": 8_002_002, "kernel": "6.1.0-18-amd64"}
@@ -45,9 +48,9 @@ def two(site: Site, how: str = "simulated", traits: tuple[str, ...] = (), **hype
         report(site, name, how, traits, **hypervisor)
 
 
-def running(site: Site, extra_specs: Mapping[str, str] = {"resources:VGPU": "1"}) -> str:
+def running(site: Site, extra_specs: Mapping[str, str] = {"resources:VGPU": "1"}, host: str = "h0") -> str:
     flavor: wire.FlavorSpec = {"name": "f", "vcpus": 1, "ram_mb": 512, "disk_gb": 1, "extra_specs": dict(extra_specs)}
-    spec = requests.build(flavor, None, project_id="p", host="h0")
+    spec = requests.build(flavor, None, project_id="p", host=host)
     new = servers.NewServers("p", "u", "vm", {}, dict(flavor), None, None, False, spec.to_dict(), 1, 1, ORIGIN)
     (uuid,) = site.db.transact(lambda session: servers.create(session, new)).uuids
     site.settle()
@@ -194,6 +197,7 @@ def test_one_under_way_is_told_to_its_agent_to_be_aborted_or_forced(site: Site) 
     assert (state(site, uuid), migration(site).status) == (("ACTIVE", None, "h0"), "cancelled")
 
 
+@on_sqlite
 def test_what_agents_say_late_or_of_another_incarnation_counts_not(site: Site) -> None:
     two(site)
     uuid = running(site)
@@ -208,12 +212,14 @@ def test_what_agents_say_late_or_of_another_incarnation_counts_not(site: Site) -
     assert migration(site).status == "running"
 
 
+@on_sqlite
 def test_a_vgpu_is_refused_where_qemu_is_too_old_which_is_named(site: Site) -> None:
     two(site, "mdev", **BOOKWORM)
     uuid = running(site)
     assert "host h0 has QEMU 7.2.22, and to carry a mediated device over takes QEMU 8.1" in refused(site, uuid)
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("part", "told"),
     [
@@ -230,6 +236,7 @@ def test_each_part_of_either_host_can_be_too_old_for_a_vgpu(site: Site, part: di
     assert f"no host that the server could go to: host h1 has {told}" in refused(site, uuid)
 
 
+@on_sqlite
 def test_a_vgpu_goes_where_both_hosts_are_new_enough(site: Site) -> None:
     two(site, "mdev", **NEW)
     uuid = running(site)
@@ -238,6 +245,7 @@ def test_a_vgpu_goes_where_both_hosts_are_new_enough(site: Site) -> None:
     assert site.holds_from(uuid) == {"h1"}
 
 
+@on_sqlite
 def test_a_pci_function_goes_only_where_its_spec_and_the_flavor_say_so(site: Site) -> None:
     live = os_traits.HW_PCI_LIVE_MIGRATABLE
     two(site, "pci", **NEW)
@@ -253,12 +261,35 @@ def test_a_pci_function_goes_only_where_its_spec_and_the_flavor_say_so(site: Sit
     assert "host h0 has QEMU 8.1, and to carry a PCI function over takes QEMU 8.2.2" in refused(site, asks)
 
 
+def test_pinned_cpus_are_claimed_where_it_goes_and_given_back_where_it_was(site: Site) -> None:
+    dedicated = {"hw:cpu_policy": "dedicated"}
+    for name in ("h0", "h1"):
+        told = fleets.host_report(name)
+        told["numa"] = numa_hosts.told(nodes=1, cores=2, threads=1)
+        told["providers"][0]["traits"].append(names.MOVES_LIVE)
+        told["providers"][0]["inventories"]["PCPU"] = fleets.amounts(2)
+        site.controller.report_host({}, told)
+    other = running(site, dedicated, "h1")
+    uuid = running(site, dedicated)
+    (taken,) = site.assigned("h1")[other]["numa"][0]["pins"].values()
+    go(site, uuid)
+    (pin,) = site.assigned("h1")[uuid]["numa"][0]["pins"].values()
+    assert {taken, pin} == {0, 1}
+    awaited(site, uuid)
+    obeyed(site, uuid, "stopped")
+    assert site.assigned("h1")[uuid]["numa"][0]["pins"] == {"0": pin}
+    both = [running(site, dedicated) for _ in range(2)]  # all that it left can be had again
+    assert [site.server(one).host for one in both] == ["h0", "h0"]
+
+
+@on_sqlite
 def test_a_region_of_an_fpga_never_goes(site: Site) -> None:
     two(site, "dfl", **NEW)
     uuid = running(site)
     assert "1 VGPU of h0_gpu_0, and what is in that device cannot be carried over" in refused(site, uuid)
 
 
+@on_sqlite
 def test_agents_that_cannot_are_no_side_of_it(site: Site) -> None:
     told = report(site, "h0")
     uuid = running(site)
@@ -268,6 +299,7 @@ def test_agents_that_cannot_are_no_side_of_it(site: Site) -> None:
     assert "the agent of host h0" in refused(site, uuid)
 
 
+@on_sqlite
 def test_a_disk_of_the_host_alone_is_not_left_behind(site: Site) -> None:
     two(site)
     uuid = running(site)
