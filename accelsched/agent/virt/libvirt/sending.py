@@ -100,7 +100,7 @@ def flags(definition: etree._Element, options: cfg.ConfigOpts) -> int:
         | libvirt.VIR_MIGRATE_PERSIST_DEST
         | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
     )
-    if definition.find("devices/disk") is not None:
+    if any(disk.find("readonly") is None for disk in definition.iterfind("devices/disk")):
         chosen |= libvirt.VIR_MIGRATE_NON_SHARED_INC  # what its image has is there already
     if options.live_migration_permit_auto_converge:
         chosen |= libvirt.VIR_MIGRATE_AUTO_CONVERGE

@@ -13,7 +13,9 @@ from accelsched.agent.virt.libvirt import sending
 from accelsched.agent.virt.libvirt.sending import Downtime
 
 PLAIN = etree.fromstring("<domain><devices><disk/></devices></domain>")
-WITH_VGPU = etree.fromstring("<domain><devices><hostdev type='mdev'/></devices></domain>")
+WITH_VGPU = etree.fromstring(
+    "<domain><devices><disk><readonly/></disk><hostdev type='mdev'/></devices></domain>"  # and a config drive
+)
 
 
 @pytest.fixture
