@@ -109,8 +109,7 @@ class MdevDriver(base.DeviceDriver):
     def prepare(self, server_uuid: str, allocation: wire.DeviceAllocation) -> list[base.Attachment]:
         """Create, or find created, one mediated device for each unit, of the type that its class stands for."""
         gpu = self._gpu(allocation["provider_name"])
-        self._watch.check(gpu.name)
-        offer = self._offer(gpu)
+        offer = self._watch.call(gpu.name, lambda: self._offer(gpu))
         if not offer:
             raise base.DeviceError(f"{gpu.name} supports no vGPU type that may be used")
         if unknown := allocation["resources"].keys() - offer.keys():
@@ -261,7 +260,7 @@ class MdevDriver(base.DeviceDriver):
             self._journal.put(mark, entry._replace(parent=parent.name)._asdict())
             return
         with self._choosing:
-            type_path = self._with_room(mark, gpu, entry.type)
+            type_path = self._watch.call(gpu.name, lambda: self._with_room(mark, gpu, entry.type))
             chosen = type_path.parent.parent.name
             self._journal.put(mark, entry._replace(parent=chosen)._asdict())
             try:

@@ -178,11 +178,13 @@ class VfioDriver(base.DeviceDriver):
             self._told[address] = (time.monotonic(), types, profiles)
         return Gpu(function, virtual, types, profiles)
 
+    def _see(self, function: Function, present: Collection[str]) -> Gpu:
+        return self._gpu(function, self._vgpu_types(function, present))
+
     def _gpu_of(self, provider_name: str) -> Gpu:
         for function, present in self._cards():
             if self._name(function.address) == provider_name:
-                self._watch.check(_look(function))
-                return self._gpu(function, self._vgpu_types(function, present))
+                return self._watch.call(_look(function), partial(self._see, function, present))
         raise base.DeviceError(f"{provider_name} is not on this host any more")
 
     def _device(self, gpu: Gpu, offer: Mapping[str, str]) -> base.Device:

@@ -85,14 +85,6 @@ class Watch:
         except KeyError:
             raise StuckError(name) from None
 
-    def check(self, name: str) -> None:
-        """Refuse what is stuck.
-
-        :raises StuckError: when it is
-        """
-        if name in self.stuck():
-            raise StuckError(name)
-
     def _is_stuck(self, name: str) -> None:
         with self._lock:
             self._stuck[name] += 1

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from typing import Any
 
@@ -49,6 +50,16 @@ def test_a_host_tells_its_address_when_it_is_told(host: Host, context: Any) -> N
     assert "host_ip" not in host.report("queue")["hypervisor"]
     context.conf.set_override("my_ip", "192.0.2.7", group="agent")
     assert host.report("queue")["hypervisor"]["host_ip"] == "192.0.2.7"
+
+
+def test_the_report_says_what_is_wrong_with_a_device(context: Any) -> None:
+    class Ailing(BrokenDriver):
+        def discover(self) -> list[devices.Device]:
+            there = devices.Device("node1_a", "thing", {"CUSTOM_X": devices.inventory(1)}, frozenset())
+            return [there, dataclasses.replace(there, name="node1_b", fault="does not answer")]
+
+    _, *children = Host(context, SimulatedDriver(context), {"ailing": Ailing(context)}).report("queue")["providers"]
+    assert [child.get("fault") for child in children] == [None, "does not answer"]
 
 
 def test_the_report_has_the_host_first_and_its_devices_below_it(host: Host, context: Any) -> None:

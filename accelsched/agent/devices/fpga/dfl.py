@@ -77,7 +77,8 @@ class DflCards(Cards):
 
     def function_of(self, region: Region) -> str | None:
         """Read the port's afu_id."""
-        return self._function(self._sysfs / "bus/pci/devices" / region.address)
+        function = self._sysfs / "bus/pci/devices" / region.address
+        return self._watch.call(region.management, lambda: self._function(function))
 
     @staticmethod
     def _function(function: Path) -> str | None:

@@ -89,7 +89,10 @@ def test_a_gpu_that_hangs_is_reported_as_it_was_with_a_fault_and_the_others_as_t
         assert driver.refused() == {HUNG: watch.REFUSAL}
         with pytest.raises(DeviceError, match=f"{HUNG} does not answer"):
             driver.prepare(SERVER, wanted)
-        assert MdevDriver(quick).discover()[0].address == FINE  # an agent that never saw the other one
+        unseen = MdevDriver(quick)  # an agent that never saw it
+        with pytest.raises(DeviceError, match=f"{HUNG} does not answer"):
+            unseen.prepare(SERVER, wanted)
+        assert unseen.discover()[0].address == FINE
         let_go()
         patience.wait(lambda: driver.discover() == before)
         assert driver.refused() == {}
