@@ -37,7 +37,31 @@ _CAPABILITIES = {
     capabilities.CAP_SYS_RESOURCE,
 }
 
-ROOT = priv_context.PrivContext(
+
+class _Context(priv_context.PrivContext):
+    """Starts its helper again if that ends, where it can."""
+
+    forked = False  # the helper was, and nobody here is root any more
+
+    def start(self, method: priv_context.Method = priv_context.Method.ROOTWRAP) -> None:
+        """Start the helper; called by the library too, when one that was there has ended.
+
+        :raises accelsched.errors.UnavailableError: when there can be none
+        """
+        if self.forked:
+            LOG.critical(
+                "The agent's helper has ended, and only root can start another: the agent ends, to be started anew"
+            )
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise errors.UnavailableError("the agent's helper has ended")
+        try:
+            super().start(method)
+        except (OSError, daemon.FailedToDropPrivileges) as exc:
+            raise errors.UnavailableError(f"the agent's helper cannot be started: {exc}") from exc
+        self.forked = method is priv_context.Method.FORK
+
+
+ROOT = _Context(
     "accelsched",
     cfg_section=privsep.GROUP,
     pypath=f"{__name__}.ROOT",
@@ -104,11 +128,11 @@ def _begin(conf: cfg.ConfigOpts, method: priv_context.Method) -> None:
     except BaseException as exc:
         if os.getpid() != this:  # the helper, forked, which must not go on as if it were the agent
             os._exit(1)
-        if not isinstance(exc, (OSError, daemon.FailedToDropPrivileges)):
-            raise
-        raise errors.ConfigurationError(
-            f"this agent is not root, and its helper cannot be started: {command}: {exc}"
-        ) from exc
+        if isinstance(exc, errors.UnavailableError):
+            raise errors.ConfigurationError(
+                f"this agent is not to be root, and has no helper: {command}: {exc}"
+            ) from exc
+        raise
 
 
 @contextlib.contextmanager

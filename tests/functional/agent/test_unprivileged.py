@@ -9,6 +9,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -137,7 +138,10 @@ def check(told: dict[str, Any], directory: Path) -> None:
 def test_root_leaves_a_helper_behind_and_becomes_another_user(configuration: Path, directory: Path) -> None:
     text = configuration.read_text().replace("[agent]\n", "[agent]\nuser = nobody\n")
     configuration.write_text(text)
-    check(run(directory, sys.executable, HERE / "unprivileged.py", configuration), directory)
+    told = run(directory, sys.executable, HERE / "unprivileged.py", configuration)
+    check(told, directory)
+    assert told["without helper"] == "the agent's helper has ended"
+    assert told["came"] == [signal.SIGTERM]  # it cannot go on
 
 
 def test_another_user_has_a_command_start_the_helper(configuration: Path, directory: Path) -> None:
@@ -167,7 +171,7 @@ def test_an_agent_that_can_get_no_helper_says_so(configuration: Path, directory:
     agent = Path(sys.executable).with_name("accelsched-agent")
     done = execute(directory, *AS_NOBODY, agent, "--config-file", configuration)
     assert done.returncode == 2, done.stderr
-    assert "this agent is not root, and its helper cannot be started: /bin/false" in done.stderr
+    assert "this agent is not to be root, and has no helper: /bin/false" in done.stderr
 
 
 def test_the_agent_itself_runs_as_another_user_and_its_helper_ends_with_it(

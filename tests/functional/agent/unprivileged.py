@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 from accelsched import conf as options
+from accelsched import errors
 from accelsched.agent.devices.base import HostContext
 from accelsched.agent.devices.mdev import MdevDriver
 from accelsched.agent.devices.vfio import VfioDriver
@@ -62,7 +64,22 @@ def main() -> None:
     told["cleaned"] = operations.clean(["0000:41:00.0"])
     operations.own_instance_file(SERVER, "console.log")
     told["console"] = (state / "instances" / SERVER / "console.log").read_text()
+    if conf.agent.user:
+        told |= _without_helper()
     print(json.dumps(told))
+
+
+def _without_helper() -> dict[str, Any]:
+    """Return what comes of an operation after the helper has ended, as it does with its channel."""
+    came: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: came.append(number))
+    context.ROOT.channel.close()
+    context.ROOT.channel.running = False
+    try:
+        operations.set_vgpu_type("0000:42:00.4", 0)
+    except errors.UnavailableError as exc:
+        return {"without helper": str(exc), "came": came}
+    return {}
 
 
 if __name__ == "__main__":
