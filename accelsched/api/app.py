@@ -23,6 +23,7 @@ from accelsched.api.compute import app as compute
 from accelsched.api.middleware import access_log, auth, metrics, repeat, request_id, size_limit
 from accelsched.api.operator import app as operator
 from accelsched.api.placement import app as placement
+from accelsched.compute import devices
 from accelsched.placement import device_status
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ def create(services: Services) -> WSGIApplication:
         _Mount("/v1", "operator", faults.coded_errors_list, operator.create(services)),
     ]
 
-    def count_devices() -> Mapping[str, int]:
+    def count_devices() -> tuple[Mapping[str, int], int]:
         with services.db.reading() as session:
-            return device_status.counts(session)
+            return device_status.counts(session), devices.count_faults(session)
 
     public: dict[str, WSGIApplication] = {
         "": _index,

@@ -136,6 +136,11 @@ def faults_of(server: Server, host: Host | None) -> list[Fault]:
     ]
 
 
+def count_faults(session: Session) -> int:
+    """Return how many devices have a fault, of whatever kind, on all hosts."""
+    return sum(map(len, session.scalars(select(Host.device_faults).where(Host.device_faults.is_not(None)))))
+
+
 def _tell_servers(session: Session, host: str, told: Mapping[str, str | None]) -> None:
     if not told:
         return

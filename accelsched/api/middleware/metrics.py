@@ -58,11 +58,11 @@ def layer(app: WSGIApplication, service_of: Callable[[str], str]) -> WSGIApplica
 
 
 class _Devices(Collector):
-    """How many devices there are of each status: of the fleet, so told once however many workers there are."""
+    """How many devices there are of each status, and with a fault: of the fleet, so told once for all workers."""
 
-    def __init__(self, count: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(self, count: Callable[[], tuple[Mapping[str, int], int]]) -> None:
         self._count = count
-        self._told: Mapping[str, int] = {}
+        self._told: tuple[Mapping[str, int], int] | None = None
         self._until = float("-inf")
 
     def collect(self) -> Iterable[Metric]:
@@ -73,18 +73,22 @@ class _Devices(Collector):
             except Exception:
                 # The other metrics are of more use than none, the more so when the database is away.
                 LOG.warning("devices could not be counted", exc_info=True)
-                self._told = {}
+                self._told = None
             self._until = time.monotonic() + _COUNTED_S
         gauge = GaugeMetricFamily("accelsched_devices", "Devices of all hosts by status.", labels=["status"])
-        for status, number in self._told.items():
-            gauge.add_metric([status], number)
-        yield gauge
+        faults = GaugeMetricFamily("accelsched_device_faults", "Devices in which something is wrong just now.")
+        if self._told is not None:
+            by_status, faulty = self._told
+            for status, number in by_status.items():
+                gauge.add_metric([status], number)
+            faults.add_metric([], faulty)
+        yield from (gauge, faults)
 
 
-def page(count_devices: Callable[[], Mapping[str, int]]) -> WSGIApplication:
+def page(count_devices: Callable[[], tuple[Mapping[str, int], int]]) -> WSGIApplication:
     """Return an application that answers with every metric of this service, all its worker processes together.
 
-    :param count_devices: returns how many devices there are, by status
+    :param count_devices: returns how many devices there are, by status, and how many have a fault
     """
     of_fleet = prometheus_client.CollectorRegistry()
     of_fleet.register(_Devices(count_devices))

@@ -50,6 +50,7 @@ def test_devices_are_listed_in_pages_and_closed_to_new_servers_until_they_are_op
     assert [device["consumers"] for device in gpus(api)].count([server]) == 1
     text = api.get("/metrics").text
     assert 'accelsched_devices{status="lost"} 0.0' in text
+    assert "accelsched_device_faults 0.0" in text
 
 
 @pytest.mark.parametrize(

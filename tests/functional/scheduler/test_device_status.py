@@ -94,9 +94,13 @@ def test_a_device_that_is_lost_tells_its_servers_until_it_is_back_or_forgotten_w
     assert site.actions(server)[0][0] == "device-lost"
     assert "has 1 VGPU, of which 2 are in use" in str(site.actions(server)[0][2])
     assert "has 1 VGPU, of which 2 are in use" in str(fault(site, taken))
+    with db.reading() as session:
+        assert devices.count_faults(session) == 1
     report(site)
     assert site.actions(server)[0] == ("device-back", True, None)
     assert fault(site, server) is None
+    with db.reading() as session:
+        assert devices.count_faults(session) == 0
 
     report(site, gpus=0)
     for held in (server, taken):
@@ -214,3 +218,18 @@ def test_what_an_operator_had_reserved_of_a_device_is_reserved_when_it_is_opened
     db.transact(lambda session: devices.disable(session, uuid))
     db.transact(lambda session: devices.enable(session, uuid))
     assert shown(db) == ("enabled", False, {"VGPU": (4, 4, 1)})
+
+
+def test_a_device_that_offers_another_class_than_is_in_use_has_a_fault_and_takes_nothing_new(
+    site: Site, db: Database
+) -> None:
+    (server,) = site.create(host="h0")
+    told = fleets.host_report("h0", gpus=1, vgpus=2)
+    told["providers"][1]["inventories"] = {"CUSTOM_VGPU_OTHER": fleets.amounts(4)}
+    site.controller.report_host({}, told)
+    assert "has 0 VGPU, of which 1 are in use" in str(fault(site, server))
+    assert (shown(db) or ("",) * 3)[2] == {"VGPU": (2, 2, 1), "CUSTOM_VGPU_OTHER": (4, 0, 0)}
+    assert site.server(site.create(host="h0")[0]).state == "error"
+    report(site)
+    assert fault(site, server) is None
+    assert [action for action, *_ in site.actions(server)] == ["device-back", "device-lost", "create"]
