@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many of the steps at which a process can be killed are tried: all, or the middle one of each flow.
 
-All of them take a quarter of an hour, which CI does not have: ``ACCELSCHED_TEST_FAULTS=all``.
+All of them take half an hour, which CI does not have: ``ACCELSCHED_TEST_FAULTS=all``.
 """
 
 from __future__ import annotations
