@@ -4,6 +4,7 @@
 
 from alembic import context
 
+import accelsched.db.accelerator
 import accelsched.db.compute
 import accelsched.db.feed
 import accelsched.db.placement  # noqa: F401

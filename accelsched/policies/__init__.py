@@ -16,6 +16,7 @@ from oslo_policy import policy
 from accelsched import errors
 from accelsched.context import RequestContext
 from accelsched.policies import (
+    accelerator,
     aggregates,
     base,
     flavors,
@@ -38,7 +39,19 @@ _MOST_KEPT = 10_000  # decisions
 
 def list_rules() -> Iterable[policy.RuleDefault]:
     """Return every rule, for oslopolicy-sample-generator and the enforcer."""
-    modules = (base, aggregates, flavors, hosts, key_pairs, operator, placement, quotas, server_groups, servers)
+    modules = (
+        base,
+        accelerator,
+        aggregates,
+        flavors,
+        hosts,
+        key_pairs,
+        operator,
+        placement,
+        quotas,
+        server_groups,
+        servers,
+    )
     return itertools.chain.from_iterable(module.RULES for module in modules)
 
 

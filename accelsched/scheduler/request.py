@@ -29,12 +29,6 @@ _GROUPED = re.compile(r"^(?P<kind>resources|trait)(?P<suffix>[A-Za-z0-9_-]{0,64}
 _NAME = re.compile(r"^[A-Z0-9_]{1,255}$")
 _MOST = 2**31 - 1
 
-# Extra specs that ask for hardware by other means. Ignoring one would hand out a server without what it needs.
-_NOT_YET = {
-    "accel:device_profile": "not supported by this release; use resources:CLASS=AMOUNT",
-    **numa_request.NOT_SUPPORTED,
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class RequestSpec:
@@ -202,7 +196,7 @@ def _policy(extra_specs: Mapping[str, str]) -> Literal["none", "isolate"] | None
 def _groups(
     extra_specs: Mapping[str, str], base: Mapping[str, int], image_properties: Mapping[str, str]
 ) -> list[RequestGroup]:
-    for key, why in _NOT_YET.items():
+    for key, why in numa_request.NOT_SUPPORTED.items():
         if key in extra_specs:
             raise errors.InvalidError(f"extra spec {key}: {why}")
     _policy(extra_specs)

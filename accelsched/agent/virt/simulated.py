@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import os_traits
+
 from accelsched import errors, names, wire
 from accelsched.agent import numa
 from accelsched.agent.devices import base as devices
@@ -84,7 +86,7 @@ class SimulatedDriver(base.VirtDriver):
 
     def traits(self) -> frozenset[str]:
         """Return the trait that says that nothing here is real, and those of hosts that servers can leave."""
-        return frozenset({simulated_devices.TRAIT, names.MOVES, names.MOVES_LIVE})
+        return frozenset({simulated_devices.TRAIT, os_traits.COMPUTE_ACCELERATORS, names.MOVES, names.MOVES_LIVE})
 
     def servers(self) -> list[base.PresentServer]:
         """Return the servers made, and awaited, since this process started."""

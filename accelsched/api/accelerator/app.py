@@ -1,6 +1,6 @@
 # Copyright accelsched contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The Accelerator API v2: discovery; its resources are still to come, and say so by not being there."""
+"""The Accelerator API v2: Cyborg's, as far as it is about accelerators of servers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import falcon
 
 from accelsched.api import faults, resources
+from accelsched.api.accelerator import accelerator_requests, deployables, device_profiles, microversion
 
 if TYPE_CHECKING:
     from accelsched.api.services import Services
@@ -16,20 +17,24 @@ if TYPE_CHECKING:
 
 def create(services: Services) -> resources.App:
     """Return the application at ``/accelerator``."""
-    app = resources.new_app(_Identity())
+    app = resources.new_app(microversion.Negotiation())
     app.add_route("/", _Versions())
     app.add_route("/v2", _Version())
     app.add_route("/v2/", _Version())
+    app.add_route("/v2/device_profiles", device_profiles.Profiles(services))
+    app.add_route("/v2/device_profiles/{name_or_uuid}", device_profiles.Profile(services))
+    app.add_route("/v2/accelerator_requests", accelerator_requests.Requests(services))
+    app.add_route("/v2/accelerator_requests/{uuid}", accelerator_requests.Request(services))
+    app.add_route("/v2/devices", deployables.Devices(services))
+    app.add_route("/v2/devices/{uuid}", deployables.Device(services))
+    app.add_route("/v2/devices/{uuid}/enable", deployables.Enable(services))
+    app.add_route("/v2/devices/{uuid}/disable", deployables.Disable(services))
+    app.add_route("/v2/deployables", deployables.Deployables(services))
+    app.add_route("/v2/deployables/{uuid}", deployables.Deployable(services))
+    app.add_route("/v2/attributes", deployables.Attributes(services))
+    app.add_route("/v2/attributes/{uuid}", deployables.Attribute(services))
     resources.answer_errors(app, faults.accelerator)
     return app
-
-
-class _Identity:
-    """Discovery is public, everything else wants a caller."""
-
-    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        if req.path not in ("/", "/v2", "/v2/"):
-            resources.context_of(req)
 
 
 def _document(base: str) -> dict[str, Any]:
@@ -37,7 +42,7 @@ def _document(base: str) -> dict[str, Any]:
         "id": "v2.0",
         "status": "CURRENT",
         "min_version": "2.0",
-        "max_version": "2.0",
+        "max_version": f"2.{microversion.MAX}",
         "links": [{"rel": "self", "href": f"{base}/v2/"}],
     }
 

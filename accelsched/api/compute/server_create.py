@@ -15,6 +15,7 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from accelsched import errors, policies, wire
+from accelsched.accelerator import profiles
 from accelsched.api.compute import passwords
 from accelsched.api.compute.microversion import Version
 from accelsched.compute import flavors, images, key_pairs, server_groups, zones
@@ -142,6 +143,7 @@ def look_up(
         flavor = _flavor(session, last_part(str(wanted["flavorRef"])), context, services)
         _check_destination(session, destination, services.conf.default_availability_zone)
         _check_group(session, hints.get("group"), project_id)
+        asked = profiles.expanded(session, {**flavor.extra_specs, **(extra_specs or {})})
     if flavor.ephemeral_gb or flavor.swap_mb:
         raise errors.InvalidError(f"Flavor {flavor.name} asks for an ephemeral or swap disk, which is not made yet")
     image_id = last_part(wanted.get("imageRef", ""))
@@ -151,7 +153,7 @@ def look_up(
         "vcpus": flavor.vcpus,
         "ram_mb": flavor.ram_mb,
         "disk_gb": flavor.disk_gb,
-        "extra_specs": {**flavor.extra_specs, **(extra_specs or {})},
+        "extra_specs": asked,
     }
     if image is not None:
         images.check_fits(image, flavor_spec)

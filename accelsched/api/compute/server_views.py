@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accelsched import names
+from accelsched.accelerator import profiles
 from accelsched.api.compute import flavor_views
 from accelsched.api.compute.microversion import Version
 from accelsched.compute import devices, hostnames, hosts, states
@@ -150,7 +151,7 @@ def _flavor(server: Server, reader: Reader) -> dict[str, Any]:
         "original_name": flavor["name"],
     }
     if reader.extra_specs:
-        shown["extra_specs"] = dict(flavor["extra_specs"])
+        shown["extra_specs"] = profiles.written(flavor["extra_specs"])
     return shown
 
 

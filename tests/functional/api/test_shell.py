@@ -30,7 +30,7 @@ def test_what_says_what_is_there_is_public(api, path):
     [
         ("/compute/v2.1/", (2, 1), (2, 96)),
         ("/placement/", (1, 0), (1, 39)),
-        ("/accelerator/v2/", (2, 0), (2, 0)),
+        ("/accelerator/v2/", (2, 0), (2, 3)),
         ("/v1/", None, None),
     ],
 )

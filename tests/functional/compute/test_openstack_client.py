@@ -575,3 +575,32 @@ def test_a_token_that_is_none_is_challenged_in_each_services_form(cloud: Cloud) 
             for key in where:
                 body = body[key]
             assert body == 401
+
+
+def test_accelerators_are_asked_for_by_device_profile_and_seen(cloud: Cloud) -> None:
+    """Every command of python-cyborgclient that is not about binding by hand."""
+    accelerator = ("--os-accelerator-api-version", "2.3", "accelerator")
+    profile = cloud.json(*accelerator, "device", "profile", "create", "one-vgpu", '[{"resources:VGPU": 1}]')
+    assert [it["name"] for it in cloud.json(*accelerator, "device", "profile", "list")] == ["one-vgpu"]
+    assert cloud.json(*accelerator, "device", "profile", "show", "one-vgpu")["uuid"] == profile["uuid"]
+    size = ("--vcpus", "1", "--ram", "64", "--disk", "1", "--property", "accel:device_profile=one-vgpu")
+    cloud.run("flavor", "create", "profiled", *size)
+    wanted = ("--flavor", "profiled", "--image", "guest", "--nic", "none", "--wait", "profiled")
+    server = cloud.json("server", "create", *wanted, cloud="accelsched-demo")["id"]
+    (request,) = cloud.json(*accelerator, "arq", "list", "--long")
+    assert (request["state"], request["instance_uuid"], request["hostname"]) == ("Bound", server, "sim-host")
+    assert cloud.json(*accelerator, "arq", "show", request["uuid"])["device_profile_name"] == "one-vgpu"
+    assert "accel:device_profile" in cloud.run(*accelerator, "arq", "create", "one-vgpu", expect=1)
+
+    gpu = next(it["uuid"] for it in cloud.json(*accelerator, "device", "list") if it["type"] == "GPU")
+    cloud.run(*accelerator, "device", "disable", gpu)
+    assert cloud.json(*accelerator, "device", "show", gpu)["status"] == "maintaining"
+    cloud.run(*accelerator, "device", "enable", gpu)
+    assert gpu in {it["uuid"] for it in cloud.json(*accelerator, "deployable", "list")}
+    assert cloud.json(*accelerator, "deployable", "show", gpu)["uuid"] == gpu
+    attribute = cloud.json(*accelerator, "device", "attribute", "list")[0]
+    assert cloud.json(*accelerator, "device", "attribute", "show", attribute["uuid"])["value"] == attribute["value"]
+
+    cloud.run("server", "delete", "--wait", server, cloud="accelsched-demo")
+    cloud.run("flavor", "delete", "profiled")
+    cloud.run(*accelerator, "device", "profile", "delete", profile["uuid"])

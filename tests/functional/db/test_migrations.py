@@ -16,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from accelsched.db import compute, migrations, placement  # noqa: F401 - their tables
+from accelsched.db import accelerator, compute, migrations, placement  # noqa: F401 - their tables
 from accelsched.db.base import Base
 from accelsched.db.engine import Database
 from accelsched.placement import claims

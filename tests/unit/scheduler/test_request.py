@@ -68,7 +68,6 @@ def test_an_image_may_require_traits() -> None:
         ("trait:CUSTOM_A", "maybe", "trait:CUSTOM_A"),
         ("group_policy", "any", "group_policy"),
         ("pci_passthrough:alias", "a:1", "pci_passthrough:alias"),
-        ("accel:device_profile", "p", "accel:device_profile"),
     ],
 )
 def test_a_wrong_extra_spec_is_named(key: str, value: str, said: str) -> None:

@@ -12,7 +12,8 @@ from stack.acceptance.run import Run
 from stack.demonstration import FLAVOR, IMAGE
 from stack.errors import StackError
 
-_CREATE = ("server", "create", "--flavor", FLAVOR, "--nic", "none", "--wait")
+_CREATE = ("server", "create", "--nic", "none", "--wait")
+_ACCELERATOR = ("--os-accelerator-api-version", "2.3", "accelerator")
 
 
 def life(run: Run) -> None:
@@ -45,6 +46,64 @@ def life(run: Run) -> None:
             run.until(lambda: run.domains.power(uuid) == "none", "the domain is gone")
             assert not run.domains.has_files(uuid)
             assert run.json("resource", "provider", "allocation", "show", uuid) == []
+
+
+def accelerators(run: Run) -> None:
+    """Have a server get its accelerator by a device profile, and look at it through the Accelerator API."""
+    name = "acceptance-profile"
+    with run.command("accelerator device profile create", vital=True):
+        profile = run.json(*_ACCELERATOR, "device", "profile", "create", name, '[{"resources:VGPU": 1}]')["uuid"]
+    with run.command("accelerator device profile list"):
+        assert name in [it["name"] for it in run.json(*_ACCELERATOR, "device", "profile", "list", user=True)]
+    with run.command("accelerator device profile show"):
+        assert run.json(*_ACCELERATOR, "device", "profile", "show", name, user=True)["uuid"] == profile
+    with run.command("flavor create (of a device profile)", vital=True):
+        size = ("--ram", "128", "--vcpus", "1", "--disk", "1", "--property", f"accel:device_profile={name}")
+        run.client("flavor", "create", *size, name)
+    try:
+        with _server(run, "acceptance-accelerators", flavor=name) as uuid:
+            with run.command("accelerator arq list"):
+                (arq,) = (it for it in run.json(*_ACCELERATOR, "arq", "list") if it["instance_uuid"] == uuid)
+                assert arq["state"] == "Bound"
+                assert run.domains.power(uuid) == "running"
+                held = run.json("resource", "provider", "allocation", "show", uuid)
+                assert any("VGPU" in share["resources"] for share in held)
+            with run.command("accelerator arq show"):
+                shown = run.json(*_ACCELERATOR, "arq", "show", arq["uuid"])
+                device = shown["device_rp_uuid"]
+                assert shown["device_profile_name"] == name
+            with run.command("accelerator arq create and delete, which servers do"):
+                run.refused(*_ACCELERATOR, "arq", "create", name, why="accel:device_profile")
+                run.refused(*_ACCELERATOR, "arq", "delete", arq["uuid"], why="with their servers")
+            _device(run, device)
+    finally:
+        run.client("flavor", "delete", name)
+        with run.command("accelerator device profile delete"):
+            run.client(*_ACCELERATOR, "device", "profile", "delete", profile)
+            assert name not in [it["name"] for it in run.json(*_ACCELERATOR, "device", "profile", "list")]
+
+
+def _device(run: Run, device: str) -> None:
+    """Look at a device that a running server has, close it and open it."""
+    with run.command("accelerator device list"):
+        assert device in [it["uuid"] for it in run.json(*_ACCELERATOR, "device", "list")]
+    with run.command("accelerator device disable"):
+        run.client(*_ACCELERATOR, "device", "disable", device)
+        assert run.json(*_ACCELERATOR, "device", "show", device)["status"] == "maintaining"
+    with run.command("accelerator device enable"):
+        run.client(*_ACCELERATOR, "device", "enable", device)
+    with run.command("accelerator device show"):
+        assert run.json(*_ACCELERATOR, "device", "show", device)["status"] == "enabled"
+    with run.command("accelerator deployable list"):
+        assert device in [it["uuid"] for it in run.json(*_ACCELERATOR, "deployable", "list")]
+    with run.command("accelerator deployable show"):
+        assert run.json(*_ACCELERATOR, "deployable", "show", device)["uuid"] == device
+    with run.command("accelerator device attribute list"):
+        said = run.json(*_ACCELERATOR, "device", "attribute", "list")
+        assert "VGPU" in [it["value"] for it in said if it["key"] == "rc"]
+    with run.command("accelerator device attribute show"):
+        shown = run.json(*_ACCELERATOR, "device", "attribute", "show", said[0]["uuid"])
+        assert shown["value"] == said[0]["value"]
 
 
 def images(run: Run) -> None:
@@ -188,12 +247,13 @@ def _locks(run: Run, uuid: str) -> None:
 
 
 @contextmanager
-def _server(run: Run, name: str, image: str = IMAGE) -> Iterator[str]:
+def _server(run: Run, name: str, image: str = IMAGE, flavor: str = FLAVOR) -> Iterator[str]:
     """Make a server that has booted, gone at the end."""
     made: dict[str, Any] = {}
     try:
         with run.command(f"server create --image {image}", vital=True):
-            made.update(run.json(*_CREATE, "--image", image, "--config-drive", "true", name, user=True))
+            wanted = ("--flavor", flavor, "--image", image, "--config-drive", "true", name)
+            made.update(run.json(*_CREATE, *wanted, user=True))
             assert run.domains.power(made["id"]) == "running"
             run.until(lambda: run.domains.starts(made["id"]) == 1, "the guest boots")
         yield made["id"]

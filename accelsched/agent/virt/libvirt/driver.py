@@ -154,7 +154,13 @@ class LibvirtDriver(base.VirtDriver):
 
     def traits(self) -> frozenset[str]:
         """Return the image formats that can be booted and, where guests see the host's CPU, what that can do."""
-        traits = {names.MOVES, names.MOVES_LIVE, os_traits.COMPUTE_IMAGE_TYPE_QCOW2, os_traits.COMPUTE_IMAGE_TYPE_RAW}
+        traits = {
+            os_traits.COMPUTE_ACCELERATORS,
+            names.MOVES,
+            names.MOVES_LIVE,
+            os_traits.COMPUTE_IMAGE_TYPE_QCOW2,
+            os_traits.COMPUTE_IMAGE_TYPE_RAW,
+        }
         if self.virt_type == "kvm":
             known = set(os_traits.get_traits("HW_CPU_X86_"))
             traits |= {f"HW_CPU_X86_{flag.upper()}" for flag in _cpu_flags()} & known

@@ -1,0 +1,40 @@
+# Copyright accelsched contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The Accelerator API, by Cyborg's rule names."""
+
+from __future__ import annotations
+
+from accelsched.policies.base import ADMIN, ANYBODY, PROJECT_READER_OR_ADMIN, rule
+
+_PROFILES, _REQUESTS = "/v2/device_profiles", "/v2/accelerator_requests"
+_DEVICES, _DEPLOYABLES, _ATTRIBUTES = "/v2/devices", "/v2/deployables", "/v2/attributes"
+
+RULES = [
+    rule("cyborg:device_profile:get_all", ANYBODY, "List device profiles", ("GET", _PROFILES)),
+    rule("cyborg:device_profile:get_one", ANYBODY, "Show a device profile", ("GET", _PROFILES + "/{uuid}")),
+    rule("cyborg:device_profile:create", ADMIN, "Create a device profile", ("POST", _PROFILES)),
+    rule(
+        "cyborg:device_profile:delete",
+        ADMIN,
+        "Delete device profiles",
+        ("DELETE", _PROFILES),
+        ("DELETE", _PROFILES + "/{uuid}"),
+    ),
+    rule("cyborg:arq:get_all", PROJECT_READER_OR_ADMIN, "List accelerator requests", ("GET", _REQUESTS)),
+    rule("cyborg:arq:get_one", PROJECT_READER_OR_ADMIN, "Show an accelerator request", ("GET", _REQUESTS + "/{uuid}")),
+    rule(
+        "cyborg:arq:hosts",
+        ADMIN,
+        "See where its device is; not a rule of Cyborg's",
+        ("GET", _REQUESTS),
+        ("GET", _REQUESTS + "/{uuid}"),
+    ),
+    rule("cyborg:device:get_all", ADMIN, "List devices", ("GET", _DEVICES)),
+    rule("cyborg:device:get_one", ADMIN, "Show a device", ("GET", _DEVICES + "/{uuid}")),
+    rule("cyborg:device:enable", ADMIN, "Let a device take something new again", ("POST", _DEVICES + "/{uuid}/enable")),
+    rule("cyborg:device:disable", ADMIN, "Let nothing new onto a device", ("POST", _DEVICES + "/{uuid}/disable")),
+    rule("cyborg:deployable:get_all", ADMIN, "List deployables", ("GET", _DEPLOYABLES)),
+    rule("cyborg:deployable:get_one", ADMIN, "Show a deployable", ("GET", _DEPLOYABLES + "/{uuid}")),
+    rule("cyborg:attribute:get_all", ADMIN, "List attributes of deployables", ("GET", _ATTRIBUTES)),
+    rule("cyborg:attribute:get_one", ADMIN, "Show an attribute", ("GET", _ATTRIBUTES + "/{uuid}")),
+]
