@@ -253,7 +253,7 @@ def host_lost(session: Session, name: str, *, evacuated: bool) -> set[str]:
         .join(Migration, Migration.id == Server.migration_id)
         .where(
             or_(
-                and_(is_source, Migration.status == "confirming"),
+                and_(is_source, Migration.status.in_(("pre-migrating", "confirming"))),
                 and_(is_source, is_there, Migration.dest_host != name, Migration.status.in_(from_it)),
                 and_(is_source, not_(is_there), Migration.status == "post-migrating"),
                 and_(not_(is_source), is_there, Migration.status.in_(to_it)),
@@ -285,7 +285,12 @@ def _lost(name: str, what: str) -> wire.Fault:
 def _give_up(session: Session, server: Server, migration: Migration, fault: wire.Fault) -> None:
     if migration.status == "migrating":
         _take_back(session, server, migration)
-    moves.give_up(migration, server, fault)
+    if migration.status == "pre-migrating":  # nothing was ordered, and no scheduler is to take it up any more
+        session.get_one(Request, migration.request_id).state = "done"
+        migration.fault = dict(fault)
+        moves.close(migration, server, "error")
+    else:
+        moves.give_up(migration, server, fault)
     for action in (_ACTIONS[migration.type], "revertResize"):
         instance_actions.finish(session, [server.id], action=action, host=migration.source_host, fault=fault)
 

@@ -456,3 +456,21 @@ def test_a_server_whose_files_were_fetched_goes_where_it_was_to_go_and_not_back_
         site.decide(moving.revert, uuid)
     site.decide(moving.confirm, uuid)
     assert (site.told_state(uuid), site.held()) == (("ACTIVE", None), {"INSTANCE": {"h1": 1}})
+
+
+def test_a_move_that_no_scheduler_has_taken_up_is_over_when_its_source_is_lost(site: Site) -> None:
+    uuid = site.running()
+    about = {**WHOEVER, "service_down_time_s": 60, "limits": {"cores": -1, "ram": -1}}
+
+    def move_and_lose(session: Any) -> None:
+        moving.move(session, uuid, moving.Move(), ORIGIN, **about)
+        session.scalars(select(Host).where(Host.name == "h0")).one().forced_down = True
+        session.flush()
+        moving.host_lost(session, "h0", evacuated=False)
+
+    site.db.transact(move_and_lose)
+    site.settle()
+    assert (site.migration().status, site.server(uuid).power_order) == ("error", None)
+    assert (site.told_state(uuid), site.server(uuid).host) == (("ACTIVE", None), "h0")
+    assert (site.held(), site.asked("h1", uuid)) == ({"INSTANCE": {"h0": 1}}, None)
+    assert "which the server had not left" in str(site.actions(uuid)[0][2])
