@@ -10,24 +10,45 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from labvm import build, cache, machine, observe
+from labvm import build, cache, machine, observe, report
 from labvm.agent import Agent
 from labvm.control import ControlPlane
 from labvm.machine import GPUS, Machine
+from labvm.report import Report
 from stack import progress
 
+_ROOT = Path(__file__).parents[2]
 _LOGS = pytest.StashKey[list[Path]]()
+_REPORT = pytest.StashKey[Report]()
 _LOG_TAIL_BYTES = 6000
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin a report."""
+    config.addinivalue_line("markers", "way(name, seen): a way that the test is of, and what is seen if it works")
+    config.stash[_REPORT] = Report()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the ends of all logs with a test that failed: the machine is gone when somebody reads of it."""
-    report = yield
-    if report.failed:
+    told = yield
+    for marker in reversed(list(item.iter_markers("way"))):
+        item.config.stash[_REPORT].add(*marker.args, failed=told.failed)
+    if told.failed:
         for log in (path for path in item.config.stash.get(_LOGS, []) if path.exists()):
-            report.sections.append((str(log), log.read_text(errors="replace")[-_LOG_TAIL_BYTES:]))
-    return report
+            told.sections.append((str(log), log.read_text(errors="replace")[-_LOG_TAIL_BYTES:]))
+    return told
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the report, and keep it where what the lab builds is."""
+    text = config.stash[_REPORT].text()
+    if text:
+        path = cache.root() / report.NAME
+        path.write_text(text)
+        terminalreporter.section(str(path))
+        terminalreporter.write(text)
 
 
 @pytest.fixture(scope="session")
@@ -61,10 +82,11 @@ def control_plane(starting: Future[ControlPlane]) -> ControlPlane:
 
 
 @pytest.fixture(scope="session")
-def lab_vm(starting: Future[ControlPlane], logs: list[Path]) -> Iterator[Machine]:
+def lab_vm(starting: Future[ControlPlane], logs: list[Path], pytestconfig: pytest.Config) -> Iterator[Machine]:
     """A machine of the lab, made for these tests."""
     with machine.throwaway(build.build(), "tests") as running:
         logs.append(running.folder / "console.log")
+        pytestconfig.stash[_REPORT].versions.update(report.versions(running, _ROOT))
         yield running
 
 
