@@ -103,6 +103,7 @@ def test_the_machines_reach_each_others_libvirt_and_are_two(two: TwoHosts) -> No
         assert machine.channel.check(["virsh", "-c", uri, "hostname"]).strip() == other.host
 
 
+@pytest.mark.way("live migration without devices", "the guest runs on, the source keeps nothing")
 def test_a_server_without_devices_goes_while_its_guest_runs_on(two: TwoHosts, servers: dict[str, str]) -> None:
     server = servers["plain"]
     source, target = two.settled(server, "ACTIVE")
@@ -120,6 +121,10 @@ def test_a_server_without_devices_goes_while_its_guest_runs_on(two: TwoHosts, se
     two.delete(server)
 
 
+@pytest.mark.way(
+    "cold migration with a mediated device", "boots from its disk on the other host, with a device of that one"
+)
+@pytest.mark.way("live migration with a mediated device", "refused: QEMU is too old, and that is said")
 def test_a_vgpu_goes_with_a_shutdown_only_for_this_qemu_is_too_old(two: TwoHosts, servers: dict[str, str]) -> None:
     server = servers["vgpu"]
     source, target = two.settled(server, "ACTIVE")

@@ -10,12 +10,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from accelsched.failpoints import Point
 from labvm import rabbitmq
 from labvm.machine import FPGA, NVME, OUTER, Machine, Place
 
 # What a guest's own PCI bus shows of the lab's cards.
 VGPU_ID = "4348:3253"
 FPGA_ID = "1234:11e8"
+NVME_ID = "1b36:0010"
 
 _CONFIGURATION = """\
 [DEFAULT]
@@ -86,6 +88,8 @@ class Agent:
         self._machine = machine
         self._program = Path(sys.executable).parent / "accelsched-agent"
         self.log = machine.shared / "agent.log"
+        self._fail_points = machine.shared / "fail-points"
+        self._fail_points.mkdir(exist_ok=True)
         self._pid: int | None = None
         configuration = machine.shared / "agent.conf"
         configuration.touch(mode=0o600)
@@ -95,9 +99,8 @@ class Agent:
         """Start it; it takes some 15 s until it has reported the host."""
         # A library of the agent loads eventlet where that is installed, though nothing here uses it; without its name
         # service that takes 3 s less in this machine.
-        command = shlex.join(
-            ["env", "EVENTLET_NO_GREENDNS=yes", str(self._program), "--config-file", "/run/lab/agent.conf"]
-        )
+        environment = ["env", "EVENTLET_NO_GREENDNS=yes", f"ACCELSCHED_FAIL_POINTS=/run/lab/{self._fail_points.name}"]
+        command = shlex.join([*environment, str(self._program), "--config-file", "/run/lab/agent.conf"])
         self._pid = int(
             self._machine.channel.check(
                 ["sh", "-c", f"setsid {command} </dev/null >>/run/lab/agent.log 2>&1 & echo $!"]
@@ -112,14 +115,9 @@ class Agent:
         """Kill it so that it cannot clean up."""
         self._machine.channel.check(["kill", "-KILL", str(self._pid)])
 
-    def kill_when(self, condition: str, timeout: float) -> None:
-        """Kill it at the moment a shell condition inside becomes true.
-
-        :raises labvm.channel.CommandError: when that does not happen in time
-        """
-        kill = f"exec kill -KILL {self._pid}"
-        script = f"while kill -0 {self._pid}; do if {condition}; then {kill}; fi; sleep 0.02; done; exit 1"
-        self._machine.channel.check(["sh", "-c", script], timeout=timeout)
+    def kill_at(self, point: Point) -> None:
+        """Have it be gone, as killed, at the moment it reaches a point."""
+        (self._fail_points / point).touch()
 
     def stop(self, timeout: float = 40.0) -> None:
         """Ask it to end and wait until it has.

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from stack import progress
 
@@ -70,13 +71,17 @@ class Machine:
     """A running machine. Its folder holds console.log, the token, and ``shared``: /run/lab inside."""
 
     folder: Path
-    pid: int  # of QEMU
     channel: Channel
 
     @property
     def place(self) -> Place:
         """What host it is, and where on the network that joins it with another one."""
         return _PLACES.get(self.folder.name, Place(HOST))
+
+    @property
+    def pid(self) -> int:
+        """Of QEMU."""
+        return int(_state(self.folder)["pid"])
 
     @property
     def shared(self) -> Path:
@@ -89,26 +94,39 @@ class Machine:
 
     def stop(self) -> None:
         """Switch the machine off, as by pulling its plug; nothing in it is meant to be kept."""
+        self._power_off()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def reboot(self) -> None:
+        """Switch the machine off and on again. It keeps what a host has on its disk (``guest/init`` says what that is).
+
+        :raises MachineError: when it does not come up again
+        """
+        self.channel.check(["sync"])
+        command = _state(self.folder)["command"]
+        self._power_off()
+        _power_on(self, command)
+
+    def _power_off(self) -> None:
+        pid = self.pid
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGTERM)
             for _ in range(100):
-                if not _is_ours(self.pid, self.folder):
+                if not _is_ours(pid, self.folder):
                     break
                 time.sleep(0.1)
             else:
-                os.kill(self.pid, signal.SIGKILL)
-        shutil.rmtree(self.folder, ignore_errors=True)
+                os.kill(pid, signal.SIGKILL)
 
 
 def running(name: str = "machine") -> Machine | None:
     """Return the machine of a name that runs, if one does; without a name, the one that is left running for all."""
     folder = cache.root() / name
     try:
-        state = json.loads((folder / "machine.json").read_text())
-        machine = Machine(folder, state["pid"], Channel(**state["channel"]))
+        machine = Machine(folder, Channel(**_state(folder)["channel"]))
+        return machine if _is_ours(machine.pid, folder) else None
     except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
         return None
-    return machine if _is_ours(machine.pid, folder) else None
 
 
 def start(artifacts: Artifacts) -> Machine:
@@ -178,28 +196,33 @@ def _started(artifacts: Artifacts, folder: Path) -> Machine:
     (folder / "nvme.img").write_bytes(NVME_TEXT.encode().ljust(1 << 20, b"\0"))
 
     port = _free_port()
-    _start_virtiofsd(folder)
-    with (folder / "qemu.log").open("wb") as log:
-        qemu = subprocess.Popen(
-            qemu_command(artifacts, folder, port),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    machine = Machine(folder, qemu.pid, Channel(port, token))
-    state = {"pid": machine.pid, "channel": asdict(machine.channel)}
-    (folder / "machine.json").write_text(json.dumps(state))
+    machine = Machine(folder, Channel(port, token))
+    _power_on(machine, qemu_command(artifacts, folder, port))
+    with contextlib.suppress(OSError):
+        for found in (shared / "capabilities").iterdir():
+            shutil.copy2(found, capabilities)
+    return machine
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """Return what is known of the machine whose folder that is: QEMU's pid and command, the way to its commands."""
+    state: dict[str, Any] = json.loads((folder / "machine.json").read_text())
+    return state
+
+
+def _power_on(machine: Machine, command: list[str]) -> None:
+    """Start QEMU, and wait until the machine takes commands."""
+    _start_virtiofsd(machine.folder)
+    with (machine.folder / "qemu.log").open("ab") as log:
+        qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    state = {"pid": qemu.pid, "command": command, "channel": asdict(machine.channel)}
+    (machine.folder / "machine.json").write_text(json.dumps(state))
     try:
         _wait_until_ready(machine, qemu)
     except BaseException:
         qemu.kill()
         qemu.wait()
         raise
-    with contextlib.suppress(OSError):
-        for found in (shared / "capabilities").iterdir():
-            shutil.copy2(found, capabilities)
-    return machine
 
 
 def qemu_command(artifacts: Artifacts, folder: Path, port: int) -> list[str]:
@@ -212,7 +235,8 @@ def qemu_command(artifacts: Artifacts, folder: Path, port: int) -> list[str]:
         # Software emulation on purpose: KVM in cloud machines opens and then crawls. The emulated CPU `max` has
         # AMD's SVM, so that nested guests of type kvm work inside.
         *("-accel", "tcg,thread=multi,tb-size=1024", "-machine", "q35", "-cpu", "max", "-smp", "2", "-m", _MEMORY),
-        *("-nodefaults", "-nographic", "-no-reboot", "-serial", f"file:{folder}/console.log"),
+        *("-nodefaults", "-nographic", "-no-reboot", "-serial", "chardev:console"),
+        *("-chardev", f"file,id=console,path={folder}/console.log,append=on"),
         *("-kernel", str(artifacts.kernel), "-initrd", str(artifacts.initramfs)),
         "-append",
         f"console=ttyS0 quiet panic=-1 mitigations=off apparmor=0 intel_iommu=on lab.init={GUEST / 'init'}",
@@ -264,6 +288,7 @@ def _link(folder: Path) -> list[str]:
 def _start_virtiofsd(folder: Path) -> None:
     """Serve this machine's root file system; the process ends when QEMU does."""
     socket_path = folder / "rootfs.sock"
+    socket_path.unlink(missing_ok=True)
     with (folder / "virtiofsd.log").open("wb") as log:
         server = subprocess.Popen(
             [

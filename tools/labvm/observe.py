@@ -33,6 +33,13 @@ def available_instances(machine: Machine, parent: str, type_: str) -> int:
     return int(machine.channel.check(["cat", path]))
 
 
+def remove_function(machine: Machine, address: str) -> None:
+    """Pull a PCI function out. The kernel asks whoever has it to let go and waits; so a guest may be asked."""
+    path = f"/sys/bus/pci/devices/{address}"
+    script = f"(echo 1 >{path}/remove) & for _ in $(seq 300); do [ -e {path} ] || exit 0; sleep 0.2; done; exit 1"
+    machine.channel.check(["sh", "-c", script], timeout=120)
+
+
 def driver(machine: Machine, address: str) -> str | None:
     """Return the driver that a PCI function is bound to."""
     done = machine.channel.call(["readlink", f"/sys/bus/pci/devices/{address}/driver"])

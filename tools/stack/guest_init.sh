@@ -28,7 +28,7 @@ check_mtty() {
   for _ in 1 2 3 4 5; do tty=$(ls "$2/tty" 2>/dev/null | head -n 1); [ -z "$tty" ] || break; sleep 1; done
   [ -n "$tty" ] || { say "mtty $1 has no tty"; return; }
   stty -F "/dev/$tty" raw -echo -crtscts clocal 9600
-  (timeout 4 head -c 5 < "/dev/$tty" > /echoed) & sleep 1; printf hello > "/dev/$tty"; wait
+  (timeout 4 head -c 5 < "/dev/$tty" > /echoed) & reader=$!; sleep 1; printf hello > "/dev/$tty"; wait $reader
   say "mtty $1 tty=$tty echoed=$(clean < /echoed)"
 }
 
