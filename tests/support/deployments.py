@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -62,11 +63,19 @@ class Service:
         config.write_text(_ini(options))
         self._command = [command, "--config-file", str(config), *arguments]
         self._environment = {**os.environ, **(environment or {})}
+        # Who wants the code of another tree cannot have a process that has imported this one's.
+        self._of_another_tree = "PYTHONPATH" in (environment or {})
+        self.process: forked.Forked | subprocess.Popen[bytes]
         self.start()
 
     def start(self) -> None:
         """Start it, as it was started first."""
-        self.process = forked.Forked(forked.command, self._command, environment=self._environment, out=self.log)
+        if self._of_another_tree:
+            command = [Path(sys.executable).parent / self._command[0], *self._command[1:]]
+            with self.log.open("ab") as log:
+                self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=self._environment)
+        else:
+            self.process = forked.Forked(forked.command, self._command, environment=self._environment, out=self.log)
 
     def wait_for(self, ready: Callable[[], bool]) -> None:
         """Wait until it is ready; fail with the end of its log when it ends or takes too long."""
