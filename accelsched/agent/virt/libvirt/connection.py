@@ -49,6 +49,17 @@ class Connection:
             self._drop(connection)
             raise errors.UnavailableError(f"libvirt at {self._uri} does not answer: {exc}") from exc
 
+    def ask(self, function: Callable[[Any], _Result], what: str) -> _Result:
+        """Return ``function(connection)``, as :meth:`call`.
+
+        :param what: that libvirt is to do, to say when it cannot
+        :raises accelsched.errors.UnavailableError: when it fails, however that is
+        """
+        try:
+            return self.call(function)
+        except libvirt.libvirtError as exc:
+            raise errors.UnavailableError(f"libvirt cannot {what}: {exc}") from exc
+
     def close(self) -> None:
         """Close the connection; the next call opens another."""
         with self._lock:

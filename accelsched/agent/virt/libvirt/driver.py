@@ -4,70 +4,46 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import re
-import shutil
 import stat
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import libvirt
-import os_traits
 from lxml import etree
 from oslo_log import log
 
-from accelsched import cpu_topology, errors, names, wire
-from accelsched.agent import files, numa
+from accelsched import cpu_topology, errors, wire
+from accelsched.agent import files
 from accelsched.agent.devices import base as devices
-from accelsched.agent.images import Image, ImageClient
-from accelsched.agent.virt import base, kvm
+from accelsched.agent.images import ImageClient
+from accelsched.agent.virt import base
 from accelsched.agent.virt.libvirt import (
     backup,
-    capabilities,
     configdrive,
+    insight,
     instance,
     landing,
+    media,
     moving,
+    owned,
     plugs,
     sending,
     storage,
     unused,
 )
 from accelsched.agent.virt.libvirt.connection import Connection
-from accelsched.agent.virt.libvirt.cpus import Cpus, GuestNode, Model
-from accelsched.agent.virt.libvirt.domain import DISK_TARGET, NAMESPACE, DirectBoot, DomainSpec, domain_xml
-from accelsched.conf import compute
-from accelsched.conf import libvirt as libvirt_conf
+from accelsched.agent.virt.libvirt.domain import DISK_TARGET, DomainSpec, domain_xml
+from accelsched.agent.virt.libvirt.host import LibvirtHost
+from accelsched.agent.virt.libvirt.media import Media
+from accelsched.agent.virt.libvirt.owned import Owned
 
 LOG = log.getLogger(__name__)
 
 _PRESS_AGAIN_S = 10.0  # a guest that is still booting misses the power button
 _LOOK_AGAIN_S = 0.5
-
-_Result = TypeVar("_Result")
-
-_UNDEFINE = (
-    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
-)
-_UNDEFINE_ASIDE = (_UNDEFINE & ~libvirt.VIR_DOMAIN_UNDEFINE_NVRAM) | libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
-
-
-class _Domain(NamedTuple):
-    """What is to be known of a domain of ours."""
-
-    power: base.Power
-    rescued: bool
-    plugs: Mapping[str, bool]
-
-
-_NO_DOMAIN = _Domain(base.Power.ABSENT, False, {})
 
 
 class LibvirtDriver(base.VirtDriver):
@@ -80,109 +56,42 @@ class LibvirtDriver(base.VirtDriver):
         self._instances = context.state_path / "instances"
         self._instances.mkdir(mode=0o711, parents=True, exist_ok=True)
         _warn_unreachable(self._instances)
-        every = frozenset(os.sched_getaffinity(0))
-        compute.check_host(conf, every)
-        self._shared_cpus = compute.shared(conf, every)
-        self._float_on = frozenset[int]() if self._shared_cpus == every else self._shared_cpus
         self._cache = storage.ImageCache(
             self._instances / "_base", ImageClient(conf), max_bytes=conf.glance.max_image_bytes
         )
-        self._cpu_model = Model(conf.libvirt.cpu_mode, conf.libvirt.cpu_model, libvirt_conf.cpu_features(conf))
         self._tidy_due = 0.0  # of the monotonic clock
-        self._virt_type: str | None = None
-        self._probe_lock = threading.Lock()
+        self._media = Media(conf, self._cache)
+        self._host = LibvirtHost(context, self._connection, self._instances)
+        self._owned = Owned(self._connection, context.node_uuid)
 
     # --- the host -----------------------------------------------------------------------------------------------
 
     def hypervisor(self) -> wire.HypervisorReport:
         """Ask libvirt what it runs."""
-        version = self._ask(lambda connection: connection.getVersion(), "tell its version")
-        libvirt_version = self._ask(lambda connection: connection.getLibVersion(), "tell its version")
-        self._check_network()
-        self._check_cpu_model()
-        return {
-            "type": "QEMU",
-            "version": int(version),
-            "hostname": self.context.host,
-            "cpu_arch": platform.machine(),
-            "virt_type": self.virt_type,
-            "libvirt_version": int(libvirt_version),
-            "kernel": platform.release(),
-        }
-
-    def _check_network(self) -> None:
-        """Find the network that servers are to be on.
-
-        :raises accelsched.errors.UnavailableError: when it is not there or not active; no server could be started
-        """
-        name = self.context.conf.libvirt.network
-        if name is None:
-            return
-        network = self._ask(lambda connection: connection.networkLookupByName(name), "find [libvirt] network")
-        if not network.isActive():
-            raise errors.UnavailableError(f"[libvirt] network: {name} is not active: virsh net-start {name}")
-
-    def _check_cpu_model(self) -> None:
-        """Find that guests can have the CPU that they are to have.
-
-        :raises accelsched.errors.UnavailableError: when they cannot; no server could be started
-        """
-        mode = self._cpu_model.mode
-        if mode is None:
-            return
-        where = (None, platform.machine(), "q35", self.virt_type)
-        xml = self._ask(lambda connection: connection.getDomainCapabilities(*where), "tell CPU models")
-        if self._cpu_model.name not in capabilities.cpu_models(xml, mode):
-            what = "cpu_mode" if self._cpu_model.name is None else "cpu_model"
-            raise errors.UnavailableError(
-                f"[libvirt] {what}: {self._cpu_model.name or mode} is not to be had on this host with "
-                f"{self.virt_type}: virsh domcapabilities --virttype {self.virt_type}"
-            )
+        return self._host.hypervisor()
 
     def capacity(self) -> base.Capacity:
         """Return the CPUs this process may use, the host's memory, and the disk that holds the servers' files."""
-        memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1 << 20)
-        disk_gb = shutil.disk_usage(self._instances).total // storage.GIB
-        return base.Capacity(len(self._shared_cpus), memory_mb, disk_gb, len(compute.dedicated(self.context.conf)))
+        return self._host.capacity()
 
     def numa(self) -> wire.NumaTopology | None:
         """Ask libvirt for the host's NUMA nodes."""
-        nodes = capabilities.numa_nodes(self._ask(lambda connection: connection.getCapabilities(), "tell NUMA nodes"))
-        if not nodes:
-            return None
-        return numa.topology(nodes, shared=self._shared_cpus, dedicated=compute.dedicated(self.context.conf))
+        return self._host.numa()
 
     def traits(self) -> frozenset[str]:
         """Return the image formats that can be booted and, where guests see the host's CPU, what that can do."""
-        traits = {
-            os_traits.COMPUTE_ACCELERATORS,
-            names.MOVES,
-            names.MOVES_LIVE,
-            os_traits.COMPUTE_IMAGE_TYPE_QCOW2,
-            os_traits.COMPUTE_IMAGE_TYPE_RAW,
-        }
-        if self.virt_type == "kvm":
-            known = set(os_traits.get_traits("HW_CPU_X86_"))
-            traits |= {f"HW_CPU_X86_{flag.upper()}" for flag in _cpu_flags()} & known
-        return frozenset(traits)
+        return self._host.traits()
 
     @property
     def virt_type(self) -> str:
-        """How guests run: kvm or qemu; ``auto`` is found out once."""
-        with self._probe_lock:
-            if self._virt_type is None:
-                self._virt_type = self.context.conf.libvirt.virt_type
-                if self._virt_type == "auto":
-                    probe = kvm.kvm_works()
-                    self._virt_type = "kvm" if probe else "qemu"
-                    LOG.info("Guests run with %s: %s", self._virt_type, probe.reason)
-            return self._virt_type
+        """How guests run: kvm or qemu."""
+        return self._host.virt_type
 
     # --- servers ------------------------------------------------------------------------------------------------
 
     def servers(self) -> list[base.PresentServer]:
         """Return the servers that have a domain with this node's mark, or a directory."""
-        domains = self._ask(self._own_domains, "list domains")
+        domains = self._owned.all()
         return [
             base.PresentServer(
                 *(uuid, power, files_.launch, files_.order, files_.incarnation, rescued),
@@ -191,7 +100,7 @@ class LibvirtDriver(base.VirtDriver):
                 plugs=plugs_,
             )
             for uuid in sorted(domains.keys() | set(instance.server_uuids(self._instances)))
-            for files_, (power, rescued, plugs_) in [(self._instance(uuid), domains.get(uuid, _NO_DOMAIN))]
+            for files_, (power, rescued, plugs_) in [(self._instance(uuid), domains.get(uuid, owned.NONE))]
         ]
 
     def build(
@@ -205,17 +114,17 @@ class LibvirtDriver(base.VirtDriver):
             return
         files_.create(assignment.get("incarnation", 1))
         progress.step("fetching image")
-        disk = self._disk(assignment, files_, progress)
+        disk = self._media.disk(assignment, files_, progress)
         if disk is not None:
-            _keep_disk(assignment.get("kept_disk"), files_, progress)
+            media.keep_disk(assignment.get("kept_disk"), files_, progress)
             storage.grow(disk, assignment["flavor"]["disk_gb"])
         rescue = base.rescue_image(assignment)
         if rescue is not None:
-            self._rescue_disk(rescue, files_, progress)
-            self._rescue_config_drive(assignment, files_)
+            self._media.rescue_disk(rescue, files_, progress)
+            self._media.rescue_config_drive(assignment, files_)
         spec = self._spec(assignment, attachments, files_, disk, progress)
         progress.step("starting")
-        self._start(domain_xml(spec))
+        self._owned.start(domain_xml(spec))
         self._is_there(files_)
         if rescue is None:
             files_.rescue_disk.unlink(missing_ok=True)
@@ -232,14 +141,14 @@ class LibvirtDriver(base.VirtDriver):
         """Return what a server's domain is to be, with its kernel and its config drive made."""
         rescue = base.rescue_image(assignment)
         boots = rescue or assignment["image"]
-        direct_boot = self._direct_boot(boots, progress)
+        direct_boot = self._media.direct_boot(boots, progress)
         uefi = boots is not None and boots["properties"].get("hw_firmware_type") == "uefi"
         config_drive = None
         if configdrive.wanted(assignment):
             progress.step("making config drive")
             config_drive = files_.config_drive
             if not config_drive.exists():
-                self._write_config_drive(config_drive, assignment)
+                self._media.config_drive(config_drive, assignment)
         if rescue is not None and files_.rescue_config_drive.exists():
             config_drive = files_.rescue_config_drive
         return DomainSpec(
@@ -261,13 +170,13 @@ class LibvirtDriver(base.VirtDriver):
             direct_boot=direct_boot,
             nvram=files_.nvram if uefi else None,
             attachments=attachments,
-            network=self._network(assignment),
+            network=self._media.network(assignment),
             leaving=base.leaving_plugs(assignment),
-            cpus=self._cpus(assignment),
+            cpus=self._host.cpus(assignment),
             cpu_topology=cpu_topology.choose(
                 assignment["flavor"], assignment["image"]["properties"] if assignment["image"] else {}
             ),
-            cpu_model=self._cpu_model,
+            cpu_model=self._host.cpu_model,
         )
 
     def _is_there(self, files_: instance.Instance) -> None:
@@ -281,39 +190,39 @@ class LibvirtDriver(base.VirtDriver):
         if rescue is not None:
             files_.rescue_disk.unlink(missing_ok=True)
             files_.rescue_config_drive.unlink(missing_ok=True)
-            self._rescue_disk(rescue, files_, progress)
-            self._rescue_config_drive(assignment, files_)
+            self._media.rescue_disk(rescue, files_, progress)
+            self._media.rescue_config_drive(assignment, files_)
 
     def stop(self, server_uuid: str, grace_s: float, progress: base.Progress) -> None:
         """Press the guest's power button until it has shut down, or switch it off."""
         deadline = time.monotonic() + grace_s
         pressed = float("-inf")
-        while self._power(server_uuid) is base.Power.RUNNING and time.monotonic() < deadline:
+        while self._owned.power(server_uuid) is base.Power.RUNNING and time.monotonic() < deadline:
             progress.check()
             if time.monotonic() - pressed >= _PRESS_AGAIN_S:
                 pressed = time.monotonic()
-                self._with_domain(server_uuid, lambda domain: domain.shutdown(), "shut down")
+                self._owned.do(server_uuid, lambda domain: domain.shutdown(), "shut down")
             progress.cancelled.wait(_LOOK_AGAIN_S)
-        if self._power(server_uuid) is not None:
-            self._with_domain(server_uuid, _switch_off, "stopped")
+        if self._owned.power(server_uuid) is not None:
+            self._owned.do(server_uuid, owned.switch_off, "stopped")
 
     def pause(self, server_uuid: str) -> None:
         """Stop the domain's virtual CPUs."""
-        self._with_domain(server_uuid, lambda domain: domain.suspend(), "paused")
+        self._owned.do(server_uuid, lambda domain: domain.suspend(), "paused")
 
     def suspend(self, server_uuid: str) -> None:
         """Have libvirt save the domain's memory and stop it; its next start restores it."""
-        if self._power(server_uuid) is not base.Power.SUSPENDED:
-            self._with_domain(server_uuid, lambda domain: domain.managedSave(0), "suspended")
+        if self._owned.power(server_uuid) is not base.Power.SUSPENDED:
+            self._owned.do(server_uuid, lambda domain: domain.managedSave(0), "suspended")
 
     def snapshot(self, server_uuid: str, progress: base.Progress) -> base.Snapshot:
         """Copy the disk: by QEMU while it has it open, else by qemu-img."""
         files_ = self._instance(server_uuid)
         if not files_.disk.exists():
             raise base.SnapshotError("the server has no disk")
-        if self._power(server_uuid) in (base.Power.RUNNING, base.Power.PAUSED):
+        if self._owned.power(server_uuid) in (base.Power.RUNNING, base.Power.PAUSED):
             try:
-                self._with_domain(
+                self._owned.do(
                     server_uuid,
                     lambda domain: backup.run(domain, DISK_TARGET, files_.snapshot, progress),
                     "copied",
@@ -328,13 +237,13 @@ class LibvirtDriver(base.VirtDriver):
 
     def put_aside(self, server_uuid: str) -> None:
         """Undefine the domain; its firmware's variables are a file of the server and stay."""
-        if self._power(server_uuid) is not None:
-            self._with_domain(server_uuid, lambda domain: domain.undefineFlags(_UNDEFINE_ASIDE), "set aside")
+        if self._owned.power(server_uuid) is not None:
+            self._owned.do(server_uuid, lambda domain: domain.undefineFlags(owned.UNDEFINE_ASIDE), "set aside")
 
     def files_aside(self, server_uuid: str) -> Mapping[str, Path]:
         """Return the files in the server's directory that are not of this host only, and what its disk stands on."""
         files_ = self._instance_here(server_uuid)
-        if self._ask(lambda connection: self._find(connection, server_uuid), "look for a domain") is not None:
+        if self._owned.look(server_uuid, lambda domain: domain, "look for a domain") is not None:
             raise errors.ConflictError(f"server {server_uuid} is not set aside on host {self.context.host}")
         return moving.offered(files_)
 
@@ -381,7 +290,7 @@ class LibvirtDriver(base.VirtDriver):
 
     def landed(self, server_uuid: str) -> bool:
         """Ask libvirt whether the domain runs here."""
-        return self._ask(lambda connection: sending.has_landed(self._find(connection, server_uuid)), "tell of a domain")
+        return self._owned.look(server_uuid, sending.has_landed, "tell of a domain")
 
     def send(self, assignment: wire.Assignment, destination: base.Destination, progress: base.Progress) -> None:
         """Have libvirt migrate the domain. One that an agent which is gone had begun goes on, and is seen through."""
@@ -417,19 +326,16 @@ class LibvirtDriver(base.VirtDriver):
             self.pause(server_uuid)
 
     def _whereabouts(self, server_uuid: str) -> sending.Whereabouts:
-        return self._ask(
-            lambda connection: sending.whereabouts(self._find(connection, server_uuid)), "tell where a domain is"
-        )
+        return self._owned.look(server_uuid, sending.whereabouts, "tell where a domain is")
 
     def _go(self, server_uuid: str, destination: base.Destination, gib: float, progress: base.Progress) -> str | None:
         """Migrate a domain; return why that failed, None when it is there."""
         options = self.context.conf.libvirt
 
-        def described(connection: Any) -> tuple[Any, str]:
-            domain = self._find(connection, server_uuid)
+        def described(domain: Any) -> tuple[Any, str]:
             return domain, domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE)
 
-        domain, xml = self._ask(described, "describe a domain")
+        domain, xml = self._owned.look(server_uuid, described, "describe a domain")
         try:
             there = destination.landing(xml)
         except (errors.NotFoundError, errors.ConflictError) as exc:
@@ -449,7 +355,7 @@ class LibvirtDriver(base.VirtDriver):
     def _see_through(self, server_uuid: str, gib: float, progress: base.Progress) -> None:
         """Wait until a migration is over that nobody waits for any more."""
         options = self.context.conf.libvirt
-        domain = self._ask(lambda connection: self._find(connection, server_uuid), "look for a domain")
+        domain = self._owned.look(server_uuid, lambda domain: domain, "look for a domain")
         if domain is None:
             return
 
@@ -466,7 +372,7 @@ class LibvirtDriver(base.VirtDriver):
 
     def plugs(self, server_uuid: str) -> Mapping[str, bool]:
         """Read the domain's mark."""
-        return self._ask(self._own_domains, "list domains").get(server_uuid, _NO_DOMAIN).plugs
+        return self._owned.all().get(server_uuid, owned.NONE).plugs
 
     def attach(self, server_uuid: str, plug: str, attachments: Sequence[devices.Attachment]) -> None:
         """Attach devices to the domain, after its mark says so."""
@@ -482,7 +388,7 @@ class LibvirtDriver(base.VirtDriver):
 
     def _plug(self, server_uuid: str, function: Callable[[Any], None]) -> None:
         try:
-            self._with_domain(server_uuid, function, "changed")
+            self._owned.do(server_uuid, function, "changed")
         except base.PowerError as exc:
             raise base.PlugError(str(exc)) from exc.__cause__
 
@@ -493,7 +399,7 @@ class LibvirtDriver(base.VirtDriver):
     def destroy(self, server_uuid: str) -> None:
         """Stop and undefine the domain if it carries our mark, then remove the server's directory."""
         files_ = self._instance(server_uuid)
-        self._ask(lambda connection: self._remove_domain(connection, server_uuid), "remove the domain")
+        self._owned.remove(server_uuid)
         files_.remove()
 
     def tidy(self, assignments: Sequence[wire.Assignment]) -> None:
@@ -512,16 +418,8 @@ class LibvirtDriver(base.VirtDriver):
 
     def interface(self, server_uuid: str) -> wire.Interface | None:
         """Ask libvirt for the leases of a server's interface."""
-
-        def ask(connection: Any) -> wire.Interface | None:
-            name = _mark(connection.lookupByUUIDString(server_uuid)).get("network")
-            if name is None:
-                return None
-            leases = connection.networkLookupByName(name).DHCPLeases(names.mac_address(server_uuid))
-            return {"network": name, "addresses": sorted(lease["ipaddr"] for lease in leases)}
-
         try:
-            return self._connection.call(ask)
+            return self._connection.call(lambda connection: insight.interface(connection, server_uuid))
         except libvirt.libvirtError as exc:
             if exc.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_NETWORK):
                 return None
@@ -529,43 +427,14 @@ class LibvirtDriver(base.VirtDriver):
 
     def diagnostics(self, server_uuid: str) -> wire.Diagnostics:
         """Ask libvirt what the domain has done since it was started."""
-        if self._power(server_uuid) not in (base.Power.RUNNING, base.Power.PAUSED):
+        if self._owned.power(server_uuid) not in (base.Power.RUNNING, base.Power.PAUSED):
             raise errors.NotFoundError(f"server {server_uuid} does not run on host {self.context.host}")
         try:
-            return self._connection.call(lambda connection: self._look_inside(connection, server_uuid))
+            return self._connection.call(
+                lambda connection: insight.diagnostics(connection.lookupByUUIDString(server_uuid), self.virt_type)
+            )
         except libvirt.libvirtError as exc:  # it stopped just now
             raise errors.NotFoundError(f"server {server_uuid} does not tell: {exc}") from exc
-
-    def _look_inside(self, connection: Any, server_uuid: str) -> wire.Diagnostics:
-        domain = connection.lookupByUUIDString(server_uuid)
-        cpus, _ = domain.vcpus()
-        disks: list[wire.DiskDetails] = []
-        described = etree.fromstring(domain.XMLDesc().encode())
-        nics = [
-            _nic(address, domain.interfaceStats(address))
-            for address in (mac.get("address", "") for mac in described.iterfind("./devices/interface/mac"))
-        ]
-        for target in described.iterfind("./devices/disk/target"):
-            told = domain.blockStats(target.get("dev"))
-            disks.append(
-                {
-                    "read_requests": told[0],
-                    "read_bytes": told[1],
-                    "write_requests": told[2],
-                    "write_bytes": told[3],
-                    "errors_count": max(told[4], 0),  # -1: QEMU does not count them
-                }
-            )
-        return {
-            "state": _power_of(domain).value,
-            "driver": "libvirt",
-            "hypervisor": self.virt_type,
-            "uptime": None,
-            "cpus": [{"id": number, "time": time_ns} for number, _, time_ns, _ in cpus],
-            "disks": disks,
-            "nics": nics,
-            "memory_mb": domain.maxMemory() // 1024,
-        }
 
     def console_output(self, server_uuid: str) -> str:
         """Return the end of the serial console's log."""
@@ -594,229 +463,15 @@ class LibvirtDriver(base.VirtDriver):
             raise errors.NotFoundError(f"server {server_uuid} is not on host {self.context.host}")
         return files_
 
-    def _disk(self, assignment: wire.Assignment, files_: instance.Instance, progress: base.Progress) -> Path | None:
-        image, size_gb, restore = assignment["image"], assignment["flavor"]["disk_gb"], assignment.get("restore")
-        if files_.disk.exists():
-            return files_.disk
-        if restore is not None:
-            if restore["disk_format"] != "qcow2":
-                raise base.BuildError(f"image {restore['id']}, of the server's disk, is not qcow2 any more")
-            self._cache.save(Image.of(restore), files_.disk, progress.check)
-            return files_.disk
-        if image is None:
-            if size_gb == 0:
-                return None
-            storage.create_disk(files_.disk, None, "", size_gb)
-            return files_.disk
-        cached = self._fetch(image, progress)
-        progress.step("making disk")
-        storage.create_disk(files_.disk, cached, image["disk_format"], size_gb)
-        return files_.disk
-
-    def _rescue_disk(self, image: wire.ImageSpec, files_: instance.Instance, progress: base.Progress) -> None:
-        """Make the disk to be rescued with, as large as its image, unless it is there."""
-        storage.create_disk(files_.rescue_disk, self._fetch(image, progress), image["disk_format"], 0)
-
-    def _rescue_config_drive(self, assignment: wire.Assignment, files_: instance.Instance) -> None:
-        """Make the config drive that tells a guest its password while it is rescued, unless it is there.
-
-        The password is told with the order, and with nothing after that was carried out: the drive has to last.
-        """
-        order = assignment["order"]
-        if "admin_pass" in order and not files_.rescue_config_drive.exists():
-            told: wire.Assignment = {**assignment, "admin_pass": order["admin_pass"]}
-            self._write_config_drive(files_.rescue_config_drive, told)
-
-    def _write_config_drive(self, path: Path, assignment: wire.Assignment) -> None:
-        image = configdrive.iso_image(configdrive.contents(assignment, self._network(assignment)))
-        files.write_atomically(path, image, mode=0o600)
-
-    def _fetch(self, image: wire.ImageSpec, progress: base.Progress) -> Path:
-        return self._cache.fetch(Image.of(image), progress.check)
-
-    def _direct_boot(self, image: wire.ImageSpec | None, progress: base.Progress) -> DirectBoot | None:
-        properties = image["properties"] if image else {}
-        kernel_id, ramdisk_id = properties.get("kernel_id"), properties.get("ramdisk_id")
-        if not kernel_id:
-            return None
-        progress.step("fetching kernel")
-        kernel = self._cache.fetch_by_id(kernel_id, progress.check)
-        initrd = self._cache.fetch_by_id(ramdisk_id, progress.check) if ramdisk_id else None
-        command_line = properties.get("os_command_line") or self.context.conf.libvirt.kernel_args
-        return DirectBoot(kernel, initrd, command_line)
-
-    def _network(self, assignment: wire.Assignment) -> str | None:
-        """Return the network that a server gets an interface on."""
-        network: str | None = self.context.conf.libvirt.network
-        return network if assignment.get("networks") == "auto" else None
-
-    def _cpus(self, assignment: wire.Assignment) -> Cpus:
-        """Return which of the host's CPUs and NUMA nodes a server's are on."""
-        placed = assignment.get("numa")
-        if not placed:
-            return Cpus(float_on=self._float_on)
-        told = {node["node"]: node for node in (self.numa() or {"nodes": []})["nodes"]}
-        nodes = []
-        for node in placed:
-            here = told.get(node["node"])
-            if here is None:
-                raise base.BuildError(f"there is no NUMA node {node['node']} on this host any more")
-            nodes.append(GuestNode.of(node, here))
-        return Cpus(nodes=tuple(nodes))
-
-    def _power(self, server_uuid: str) -> base.Power | None:
-        domain = self._ask(self._own_domains, "list domains").get(server_uuid)
-        return None if domain is None else domain.power
-
     def _goes_on(self, server_uuid: str, *, resume: bool) -> bool:
         """Have a domain run that is there and does, or is paused; return whether there is one.
 
         :param resume: one that is paused is to go on; one that came paused stays so
         """
-        power = self._power(server_uuid)
+        power = self._owned.power(server_uuid)
         if power is base.Power.PAUSED and resume:
-            self._with_domain(server_uuid, lambda domain: domain.resume(), "resumed")
+            self._owned.do(server_uuid, lambda domain: domain.resume(), "resumed")
         return power in (base.Power.RUNNING, base.Power.PAUSED)
-
-    def _with_domain(self, server_uuid: str, function: Callable[[Any], object], participle: str) -> None:
-        """Do something with a server's domain.
-
-        :raises accelsched.agent.virt.base.PowerError: when it has none, or libvirt refuses
-        """
-
-        def call(connection: Any) -> None:
-            domain = self._find(connection, server_uuid)
-            if domain is None:
-                raise base.PowerError(f"the server could not be {participle}: it has no domain")
-            function(domain)
-
-        try:
-            self._connection.call(call)
-        except libvirt.libvirtError as exc:
-            raise base.PowerError(f"the server could not be {participle}: {exc}") from exc
-
-    def _ask(self, function: Callable[[Any], _Result], what: str) -> _Result:
-        try:
-            return self._connection.call(function)
-        except libvirt.libvirtError as exc:
-            raise errors.UnavailableError(f"libvirt cannot {what}: {exc}") from exc
-
-    def _own_domains(self, connection: Any) -> dict[str, _Domain]:
-        """Return every domain with this node's mark, by server uuid."""
-        domains = {}
-        for domain in connection.listAllDomains():
-            try:
-                mark = _mark(domain)
-                if mark.get("node") == self.context.node_uuid:
-                    domains[domain.UUIDString()] = _Domain(
-                        _power_of(domain), mark.get("rescue") == "yes", plugs.plugs_of(mark)
-                    )
-            except libvirt.libvirtError as exc:
-                if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # it went while we looked
-                    raise
-        return domains
-
-    def _start(self, xml: str) -> None:
-        def start(connection: Any) -> None:
-            domain = connection.defineXML(xml)
-            if not domain.isActive():
-                domain.create()
-
-        try:
-            self._connection.call(start)
-        except libvirt.libvirtError as exc:
-            raise base.BuildError("the hypervisor could not start the server") from exc
-
-    def _remove_domain(self, connection: Any, server_uuid: str) -> None:
-        try:
-            domain = self._find(connection, server_uuid)
-            if domain is None:
-                return
-            if domain.isActive():
-                domain.destroy()
-            if domain.isPersistent():
-                domain.undefineFlags(_UNDEFINE)
-        except libvirt.libvirtError as exc:
-            if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                raise
-
-    def _find(self, connection: Any, server_uuid: str) -> Any:
-        """Return a server's domain; None when it has none here.
-
-        Agents may share one libvirt, and a server that goes from one to the other has its domain where it is now.
-
-        :raises accelsched.errors.ConflictError: when there is one of that uuid that nobody made who marks what he makes
-        """
-        try:
-            domain = connection.lookupByUUIDString(server_uuid)
-            node = _mark(domain).get("node")
-        except libvirt.libvirtError as exc:
-            if exc.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-                return None
-            raise
-        if node is None:
-            raise errors.ConflictError(f"domain {server_uuid} does not carry the mark of this node")
-        return domain if node == self.context.node_uuid else None
-
-
-def _keep_disk(kept: wire.KeptDisk | None, files_: instance.Instance, progress: base.Progress) -> None:
-    """Copy a disk that may be wanted again as it is now, or put the copy in its place."""
-    if kept is None:
-        return
-    copy = files_.kept_disk(kept["id"])
-    if not kept["restore"]:
-        progress.step("copying disk")
-        storage.copy(files_.disk, copy, progress.check)
-    elif copy.exists():
-        copy.replace(files_.disk)
-        files.sync_directory(files_.directory)
-
-
-def _nic(mac: str, told: Sequence[int]) -> wire.NicDetails:
-    """Return what libvirt told of an interface: octets, packets, errors and drops, received and then transmitted."""
-    rx_octets, rx_packets, rx_errors, rx_drop, tx_octets, tx_packets, tx_errors, tx_drop = told
-    return {
-        "mac_address": mac,
-        "rx_octets": rx_octets,
-        "rx_packets": rx_packets,
-        "rx_errors": rx_errors,
-        "rx_drop": rx_drop,
-        "tx_octets": tx_octets,
-        "tx_packets": tx_packets,
-        "tx_errors": tx_errors,
-        "tx_drop": tx_drop,
-    }
-
-
-def _power_of(domain: Any) -> base.Power:
-    if not domain.isActive():
-        return base.Power.SUSPENDED if domain.hasManagedSaveImage() else base.Power.STOPPED
-    state, reason = domain.state()
-    paused = state == libvirt.VIR_DOMAIN_PAUSED and reason != libvirt.VIR_DOMAIN_PAUSED_STARTING_UP
-    return base.Power.PAUSED if paused else base.Power.RUNNING
-
-
-def _switch_off(domain: Any) -> None:
-    if domain.hasManagedSaveImage():
-        domain.managedSaveRemove()
-    try:
-        if domain.isActive():
-            domain.destroy()
-    except libvirt.libvirtError as exc:
-        if exc.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:  # it stopped by itself just now
-            raise
-
-
-def _mark(domain: Any) -> etree._Element:
-    """Return the mark that a domain carries: whose it is, and what it has. An empty one when it carries none."""
-    try:
-        text = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE)
-    except libvirt.libvirtError as exc:
-        if exc.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
-            return etree.Element("none")
-        raise
-    element = etree.fromstring(text)
-    return element if element.tag.endswith("server") else etree.Element("none")
 
 
 def _warn_unreachable(directory: Path) -> None:
@@ -824,11 +479,3 @@ def _warn_unreachable(directory: Path) -> None:
     for path in (directory, *directory.parents):
         if not path.stat().st_mode & stat.S_IXOTH:
             LOG.warning("[DEFAULT] state_path: %s cannot be entered by others; QEMU will not find its disks", path)
-
-
-def _cpu_flags() -> set[str]:
-    try:
-        match = re.search(r"^flags\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text("ascii", "replace"), re.MULTILINE)
-    except OSError:
-        return set()
-    return set(match.group(1).split()) if match else set()
