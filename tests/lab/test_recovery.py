@@ -104,6 +104,6 @@ def test_a_server_deleted_while_the_agent_is_dead_leaves_nothing_behind(
     agent.start()
     wait_for(lambda: made.server not in observe.domains(lab_vm), _WORKED_S, "the domain to be gone")
     path = f"/placement/allocations/{made.server}"
-    wait_for(lambda: not control_plane.get(path)["allocations"], 60, "the allocation to be gone")
+    wait_for(lambda: not control_plane.get(path)["allocations"], _WORKED_S, "the allocation to be gone")
     assert _own_mdevs(lab_vm) == {}
     assert lab_vm.channel.check(["ls", "/var/lib/accelsched/mdevs"]) == ""

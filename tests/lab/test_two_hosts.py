@@ -74,7 +74,9 @@ class TwoHosts:
     def delete(self, server: str) -> None:
         self.control.openstack("server", "delete", "--wait", server)
         for host in self.machines:
-            wait_for(lambda host=host: self.holds(host, server) == (False, False), 60, f"{host} to have nothing of it")
+            wait_for(
+                lambda host=host: self.holds(host, server) == (False, False), _MOVED_S, f"{host} to have nothing of it"
+            )
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +117,7 @@ def test_a_server_without_devices_goes_while_its_guest_runs_on(two: TwoHosts, se
     assert "accelsched-guest: kernel" not in two.console(target, server)  # it was not booted again
     assert first > 2
     assert observe.domains(two.machines[target])[server] == "running"
-    wait_for(lambda: two.holds(source, server) == (False, False), 60, "the source to be rid of it")
+    wait_for(lambda: two.holds(source, server) == (False, False), _MOVED_S, "the source to be rid of it")
     migrations = two.control.get(f"/compute/v2.1/os-migrations?instance_uuid={server}")["migrations"]
     assert [migration["status"] for migration in migrations] == ["completed"]
     two.delete(server)
