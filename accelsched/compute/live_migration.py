@@ -19,7 +19,6 @@ what it made, and removes it. What stands against a migration is said before any
 
 from __future__ import annotations
 
-import uuid as uuids
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -95,27 +94,8 @@ def migrate(
     }
     request = moving.ask_for_host(session, server, before, spec)
     request.spec = {**request.spec, "forced": wanted.forced}
-    flavor_id = moving.flavor_id(session, server.flavor)
-    migration = Migration(
-        uuid=str(uuids.uuid4()),
-        server_id=server.id,
-        request_id=request.id,
-        type=moves.LIVE,
-        status="queued",
-        source_host=source.name,
-        source_node=source.node_uuid,
-        source={"flavor": server.flavor},
-        target={"flavor": server.flavor},
-        power="running",
-        old_flavor_id=flavor_id,
-        new_flavor_id=flavor_id,
-        project_id=origin.project_id,
-        user_id=origin.user_id,
-    )
-    session.add(migration)
-    session.flush()
-    server.migration_id, server.task = migration.id, moves.LIVE_TASK
-    server.updated_at = utcnow()
+    moving.begin(session, server, source, request, origin, type_=moves.LIVE, status="queued", flavor=server.flavor)
+    server.task = moves.LIVE_TASK
     instance_actions.begin(session, [server.id], ACTION, origin, event="compute_live_migration", host=server.host)
 
 

@@ -92,6 +92,47 @@ def ask_for_host(session: Session, server: Server, before: Request, spec: Mappin
     return request
 
 
+def begin(
+    session: Session,
+    server: Server,
+    source: Host,
+    request: Request,
+    origin: instance_actions.Origin,
+    *,
+    type_: str,
+    status: str,
+    flavor: Mapping[str, Any],
+) -> None:
+    """Write down that a server is to go somewhere; its task is the caller's to say.
+
+    :param source: the host that it is on
+    :param request: what :func:`ask_for_host` returned
+    :param type_: Migration.type
+    :param status: Migration.status
+    :param flavor: that it is to have there
+    """
+    migration = Migration(
+        uuid=str(uuids.uuid4()),
+        server_id=server.id,
+        request_id=request.id,
+        type=type_,
+        status=status,
+        source_host=source.name,
+        source_node=source.node_uuid,
+        source={"flavor": server.flavor},
+        target={"flavor": flavor},
+        power="running",
+        old_flavor_id=flavor_id(session, server.flavor),
+        new_flavor_id=flavor_id(session, flavor),
+        project_id=origin.project_id,
+        user_id=origin.user_id,
+    )
+    session.add(migration)
+    session.flush()
+    server.migration_id = migration.id
+    server.updated_at = utcnow()
+
+
 def move(
     session: Session,
     uuid: str,
@@ -136,26 +177,8 @@ def move(
     }
     request = ask_for_host(session, server, before, spec)
     flavor = server.flavor if wanted.flavor is None else dict(wanted.flavor)
-    migration = Migration(
-        uuid=str(uuids.uuid4()),
-        server_id=server.id,
-        request_id=request.id,
-        type=wanted.type,
-        status="pre-migrating",
-        source_host=source.name,
-        source_node=source.node_uuid,
-        source={"flavor": server.flavor},
-        target={"flavor": flavor},
-        power="running",
-        old_flavor_id=flavor_id(session, server.flavor),
-        new_flavor_id=flavor_id(session, flavor),
-        project_id=origin.project_id,
-        user_id=origin.user_id,
-    )
-    session.add(migration)
-    session.flush()
-    server.migration_id, server.task = migration.id, "resize_prep"
-    server.updated_at = utcnow()
+    begin(session, server, source, request, origin, type_=wanted.type, status="pre-migrating", flavor=flavor)
+    server.task = "resize_prep"
     instance_actions.begin(session, [server.id], action, origin, event="compute_prep_resize", host=server.host)
 
 

@@ -78,8 +78,8 @@ class Request:
 
 
 def _view(request: AcceleratorRequest, sees_hosts: bool) -> dict[str, Any]:
-    kind = None
-    if request.provider_uuid is not None and requests.address_of(request) is not None:
+    address, kind = requests.address_of(request), None
+    if address is not None:
         kind = "PCI" if _WHOLE_FUNCTION.fullmatch(request.resource_class) else "MDEV"
     return {
         "uuid": request.uuid,
@@ -91,5 +91,5 @@ def _view(request: AcceleratorRequest, sees_hosts: bool) -> dict[str, Any]:
         "device_rp_uuid": request.provider_uuid,
         "attach_handle_type": kind,
         "hostname": request.server.host if sees_hosts else None,
-        "attach_handle_info": requests.address_of(request) if sees_hosts else None,
+        "attach_handle_info": address if sees_hosts else None,
     }

@@ -8,49 +8,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from deployments import Api, answers
+import two_hosts
+from deployments import Api
 from patience import wait
-from stack import http
+from two_hosts import C, act, settled, show, vgpus
 
-C = "/compute/v2.1"
 OTHER = {"one": "two", "two": "one"}
 LIVE = {"host": None, "block_migration": "auto"}
 
 
 @pytest.fixture(scope="module")
 def fleet(start_service: Any, broker_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """A deployment with two hosts of four vGPUs each, on which a build and a migration take a second."""
-    port = http.free_port()
+    """A build and a migration take a second."""
     home = tmp_path_factory.mktemp("live")
-    options = {
-        "DEFAULT": {"transport_url": broker_url, "state_path": home / "agent"},
-        "api": {"auth_strategy": "noauth2"},
-        "agent": {
-            "host": "one",
-            "virt_driver": "simulated",
-            "device_drivers": "simulated",
-            "sync_interval": 1,
-            "simulated_build_seconds": 1,
-        },
-        "devices": {"simulated_gpus": "4"},
-        "scheduler": {"poll_interval": 0.2},
-    }
-    bind = ("--bind", f"127.0.0.1:{port}", "--state-dir", str(home / "state"))
-    service = start_service("accelsched-standalone", options, *bind, directory=home)
-    api = Api(f"http://127.0.0.1:{port}")
-    service.wait_for(lambda: answers(f"{api.url}/healthcheck"))
-    agent = start_service("accelsched-agent", {**options, "agent": {**options["agent"], "host": "two"}}, directory=home)
-    agent.wait_for(lambda: len(api.get(f"{C}/os-services").json()["services"]) == 2)
-    flavor = {"name": "1", "id": "1", "vcpus": 1, "ram": 64, "disk": 1}
-    assert api.post(f"{C}/flavors", json={"flavor": flavor}).ok
-    assert api.post(f"{C}/flavors/1/os-extra_specs", json={"extra_specs": {"resources:VGPU": "1"}}).ok
-    yield api
-    agent.stop()
-    service.stop()
-
-
-def act(api: Api, uuid: str, action: str, argument: Any = None) -> int:
-    return api.post(f"{C}/servers/{uuid}/action", json={action: argument}).status_code
+    with two_hosts.fleet(start_service, broker_url, home, simulated_build_seconds=1) as api:
+        yield api
 
 
 def refusal(api: Api, uuid: str, argument: Any) -> str:
@@ -58,29 +30,6 @@ def refusal(api: Api, uuid: str, argument: Any) -> str:
     assert refused.status_code == 400
     message: str = refused.json()["badRequest"]["message"]
     return message
-
-
-def show(api: Api, uuid: str) -> dict[str, Any]:
-    return api.get(f"{C}/servers/{uuid}").json()["server"]
-
-
-def settled(api: Api, uuid: str, status: str) -> str:
-    """Return the host of a server once it has a status and nothing is being done about it."""
-    wait(
-        lambda: (show(api, uuid)["status"], show(api, uuid)["OS-EXT-STS:task_state"]) == (status, None),
-        told=lambda: show(api, uuid),
-    )
-    return show(api, uuid)["OS-EXT-SRV-ATTR:host"]
-
-
-def vgpus(api: Api) -> dict[str, int]:
-    """Return how many vGPUs are in use on each host."""
-    providers = api.get("/placement/resource_providers").json()["resource_providers"]
-    return {
-        it["name"].split("_")[0]: api.get(f"/placement/resource_providers/{it['uuid']}/usages").json()["usages"]["VGPU"]
-        for it in providers
-        if "_gpu_" in it["name"]
-    }
 
 
 def under_way(api: Api, uuid: str) -> list[dict[str, Any]]:

@@ -8,65 +8,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from deployments import Api, answers
+import two_hosts
+from deployments import Api
 from patience import wait
-from stack import http
-
-C = "/compute/v2.1"
+from two_hosts import C, act, settled, show, vgpus
 
 
 @pytest.fixture(scope="module")
 def fleet(start_service: Any, broker_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """A deployment with two hosts of four vGPUs each."""
-    port = http.free_port()
-    home = tmp_path_factory.mktemp("moves")
-    options = {
-        "DEFAULT": {"transport_url": broker_url, "state_path": home / "agent"},
-        "api": {"auth_strategy": "noauth2"},
-        "agent": {"host": "one", "virt_driver": "simulated", "device_drivers": "simulated", "sync_interval": 1},
-        "devices": {"simulated_gpus": "4"},
-        "scheduler": {"poll_interval": 0.2},
-    }
-    bind = ("--bind", f"127.0.0.1:{port}", "--state-dir", str(home / "state"))
-    service = start_service("accelsched-standalone", options, *bind, directory=home)
-    api = Api(f"http://127.0.0.1:{port}")
-    service.wait_for(lambda: answers(f"{api.url}/healthcheck"))
-    agent = start_service("accelsched-agent", {**options, "agent": {**options["agent"], "host": "two"}}, directory=home)
-    agent.wait_for(lambda: len(api.get(f"{C}/os-services").json()["services"]) == 2)
-    for name in ("1", "2"):
-        flavor = {"name": name, "id": name, "vcpus": 1, "ram": 64, "disk": 1}
-        assert api.post(f"{C}/flavors", json={"flavor": flavor}).ok
-        assert api.post(f"{C}/flavors/{name}/os-extra_specs", json={"extra_specs": {"resources:VGPU": name}}).ok
-    yield api
-    agent.stop()
-    service.stop()
-
-
-def act(api: Api, uuid: str, action: str, argument: Any = None) -> int:
-    return api.post(f"{C}/servers/{uuid}/action", json={action: argument}).status_code
-
-
-def show(api: Api, uuid: str) -> dict[str, Any]:
-    return api.get(f"{C}/servers/{uuid}").json()["server"]
-
-
-def settled(api: Api, uuid: str, status: str) -> str:
-    """Return the host of a server once it has a status and nothing is being done about it."""
-    wait(
-        lambda: (show(api, uuid)["status"], show(api, uuid)["OS-EXT-STS:task_state"]) == (status, None),
-        told=lambda: show(api, uuid),
-    )
-    return show(api, uuid)["OS-EXT-SRV-ATTR:host"]
-
-
-def vgpus(api: Api) -> dict[str, int]:
-    """Return how many vGPUs are in use on each host."""
-    providers = api.get("/placement/resource_providers").json()["resource_providers"]
-    return {
-        it["name"].split("_")[0]: api.get(f"/placement/resource_providers/{it['uuid']}/usages").json()["usages"]["VGPU"]
-        for it in providers
-        if "_gpu_" in it["name"]
-    }
+    with two_hosts.fleet(start_service, broker_url, tmp_path_factory.mktemp("moves"), flavors=("1", "2")) as api:
+        yield api
 
 
 @pytest.fixture
