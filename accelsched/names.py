@@ -82,6 +82,11 @@ def vgpu_class(type_id: str) -> str:
     return custom(f"VGPU_{type_id}")
 
 
+def vgpu_framebuffer_trait(mebibytes: int) -> str:
+    """Return the trait of GPUs that offer vGPUs with so much memory, e.g. ``CUSTOM_VGPU_FRAMEBUFFER_8192_MIB``."""
+    return f"CUSTOM_VGPU_FRAMEBUFFER_{mebibytes}_MIB"
+
+
 def numa_node_trait(node: int) -> str:
     """Return the trait that says that a device is on a NUMA node of its host, e.g. ``CUSTOM_NUMA_NODE_1``."""
     return f"{_NUMA_NODE}{node}"

@@ -44,6 +44,7 @@ _VFIO_API = "vfio-pci"  # the other ones (vfio-ap, vfio-ccw) are not GPUs
 
 # In NVIDIA's description of a type.
 _MAX_INSTANCE = re.compile(r"\bmax_instance=([0-9]{1,6})\b")
+_FRAMEBUFFER = re.compile(r"\bframebuffer=([0-9]{1,8})M\b")
 _DISPLAY = re.compile(r"\b(num_heads|max_resolution)=(\w+)")
 
 
@@ -176,6 +177,8 @@ class MdevDriver(base.DeviceDriver):
         vendor, product = sysfs.pci_id(gpu.function / "vendor"), sysfs.pci_id(gpu.function / "device")
         traits = {names.vgpu_type_trait(type_id) for type_id in offer.values()}
         traits |= _display(gpu, offer.values())
+        sizes = {_described(gpu, type_id, _FRAMEBUFFER) for type_id in offer.values()}
+        traits |= {names.vgpu_framebuffer_trait(size) for size in sizes if size}
         if vendor and product:
             traits |= {names.pci_vendor_trait(vendor), names.pci_device_trait(vendor, product)}
         return base.Device(
@@ -206,7 +209,7 @@ class MdevDriver(base.DeviceDriver):
                 carried[type_id] += len(devices)
                 ours[type_id] += sum(map(names.is_own_mdev, devices))
             available.update(look.available)
-        most = {type_id: _most(gpu, type_id) for type_id in offer.values()}
+        most = {type_id: _described(gpu, type_id, _MAX_INSTANCE) for type_id in offer.values()}
         if not carried.total():
             self._empty |= {
                 (gpu.name, type_id): min(available[type_id], most[type_id] or available[type_id])
@@ -351,10 +354,10 @@ def _display(gpu: Gpu, types: Iterable[str]) -> set[str]:
     return set.intersection(*found) if found else set()
 
 
-def _most(gpu: Gpu, type_id: str) -> int:
-    """Return how many instances of a type the GPU can have, as its maker says; 0 when it says nothing."""
+def _described(gpu: Gpu, type_id: str, what: re.Pattern[str]) -> int:
+    """Return a number of a type's description, as the GPU's maker wrote it; 0 when it says nothing."""
     for path in gpu.types(type_id):
-        if told := _MAX_INSTANCE.search(sysfs.read(path / "description") or ""):
+        if told := what.search(sysfs.read(path / "description") or ""):
             return int(told[1])
     return 0
 

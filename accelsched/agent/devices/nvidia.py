@@ -32,6 +32,7 @@ class VgpuType:
     most: int  # how many the GPU can have, of this type alone
     profile: int | None  # of the MIG instance that it needs; None: it shares the GPU's time
     most_per_instance: int  # how many share one MIG instance
+    framebuffer_mib: int | None
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ def parse_types(text: str) -> list[VgpuType]:
             most=int(block["Max Instances"]),
             profile=_number(block.get("GPU Instance Profile ID")),
             most_per_instance=_number(block.get("Max Instances Per GI")) or 1,
+            framebuffer_mib=_number((block.get("FB Memory") or "").removesuffix(" MiB")),
         )
         for block in blocks
         if block.keys() >= {"Name", "Max Instances"} and block["Max Instances"].isdecimal()

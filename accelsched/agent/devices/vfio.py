@@ -3,8 +3,9 @@
 """vGPUs without mediated devices: a virtual function becomes one when its type is written to sysfs.
 
 NVIDIA's drivers do so on newer kernels (vGPU software 17 and later): ``nvidia/current_vgpu_type`` of each virtual
-function, 0 for none. It stays bound to NVIDIA's driver, so libvirt attaches it unmanaged. A journal, one file a virtual
-function, says whose it is; a type that is set on one without a record was set by somebody else and is left alone.
+function, 0 for none. Beside it ``nvidia/creatable_vgpu_types`` lists which types it would take just now. It stays bound
+to NVIDIA's driver, so libvirt attaches it unmanaged. A journal, one file a virtual function, says whose it is; a type
+that is set on one without a record was set by somebody else and is left alone.
 
 A GPU in MIG mode is cut into instances first: each vGPU gets one of its own, at the place that the resource database
 chose for it.
@@ -12,6 +13,7 @@ chose for it.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -35,6 +37,7 @@ LOG = log.getLogger(__name__)
 
 _TOLD_S = 60.0  # so long what nvidia-smi said is taken for true
 _NONE = "0"
+_CREATABLE = re.compile(r"^\s*(\d+)\s*:", re.MULTILINE)  # 752 : NVIDIA H100-40C
 _LOOK = "GPU "  # before the address, where a look at all of a card is named
 
 
@@ -75,6 +78,7 @@ class VfioDriver(base.DeviceDriver):
         self._journal = Journal(context.state_path / "vgpus")
         self._choosing = threading.Lock()  # no two servers choose the same virtual function
         self._told: dict[str, tuple[float, Mapping[str, VgpuType], Mapping[int, Profile]]] = {}
+        self._creatable: dict[str, Collection[int]] = {}  # by GPU: the types that it took while it carried nothing
         self._refused: dict[str, base.Refusal] = {}  # by GPU; the reason was logged
 
     def discover(self) -> list[base.Device]:
@@ -176,7 +180,20 @@ class VfioDriver(base.DeviceDriver):
                 if (type_.profile in profiles and type_.most_per_instance == 1 if profiles else type_.profile is None)
             }
             self._told[address] = (time.monotonic(), types, profiles)
+        if not profiles and set(virtual.values()) == {_NONE}:
+            told = [creatable for name in virtual if (creatable := self._takes(name)) is not None]
+            if told:
+                self._creatable[address] = frozenset().union(*told)
+        # What a GPU supports and does not take while it is empty is shut off, by its mode or for want of a licence.
+        known = self._creatable.get(address)
+        if known is not None and not profiles:
+            types = {name: type_ for name, type_ in types.items() if type_.number in known}
         return Gpu(function, virtual, types, profiles)
+
+    def _takes(self, address: str) -> frozenset[int] | None:
+        """Return the types that a virtual function takes just now; None when its driver does not say."""
+        told = sysfs.read(self._attribute(address).with_name("creatable_vgpu_types"))
+        return None if told is None else frozenset(map(int, _CREATABLE.findall(told)))
 
     def _see(self, function: Function, present: Collection[str]) -> Gpu:
         return self._gpu(function, self._vgpu_types(function, present))
@@ -196,6 +213,7 @@ class VfioDriver(base.DeviceDriver):
             names.pci_vendor_trait(function.vendor),
             names.pci_device_trait(function.vendor, function.product),
             *(names.vgpu_type_trait(type_id) for type_id in offer.values()),
+            *(names.vgpu_framebuffer_trait(size) for t in offer.values() if (size := gpu.types[t].framebuffer_mib)),
             *base.place_traits(function.numa_node, function.pcie_root),
             *links.traits(self.context.conf, self._partitions, function.address, function.driver),
         }
@@ -242,16 +260,30 @@ class VfioDriver(base.DeviceDriver):
                 raise base.DeviceError(f"{gpu.function.address} has {', '.join(sorted(offer))}, not {resource_class}")
             taken = set(self._journal.names())
             free = [name for name, set_ in gpu.virtual_functions.items() if set_ == _NONE and name not in taken]
-            if not free:
-                raise base.DeviceError(f"{gpu.function.address} has no free virtual function")
-            address = free[0]
             type_ = gpu.types[offer[resource_class]]
+            address = self._which_takes(gpu, free, offer[resource_class])
             vgpu = Vgpu(*key, gpu.function.address, type_.number, type_.profile, start)
             self._journal.put(address, vgpu._asdict())
         else:
             vgpu = vgpus[address]
         self._set(address, vgpu)
         return address
+
+    def _which_takes(self, gpu: Gpu, free: Sequence[str], type_id: str) -> str:
+        """Return the virtual function, of some free ones, that takes a type."""
+        if not free:
+            raise base.DeviceError(f"{gpu.function.address} has no free virtual function")
+        if gpu.profiles:
+            return free[0]  # it takes the type when there is an instance for it
+        takes = {name: self._watch.call(name, partial(self._takes, name)) for name in free}
+        number = gpu.types[type_id].number
+        for name, numbers in takes.items():
+            if numbers is None or number in numbers:
+                return name
+        others = sorted({f"nvidia-{other}" for numbers in takes.values() for other in numbers or ()})
+        raise base.DeviceError(
+            f"{gpu.function.address} takes no vGPU of type {type_id} just now, but {', '.join(others) or 'none at all'}"
+        )
 
     def _set(self, address: str, vgpu: Vgpu) -> None:
         """Have a virtual function be what its record says."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import shutil
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -20,6 +21,7 @@ class FakeSysfs:
         self._kernel = threading.Lock()
         self.mdev_bus = root / "class/mdev_bus"
         self._time_sliced: dict[Path, dict[str, int]] = {}  # by parent: instances by type while it carries nothing
+        self._creatable: dict[Path, Mapping[int, str]] = {}  # vGPU types, by directory of the virtual function's driver
         for directory in (self.functions, self.mdevs, self.mdev_bus, root / "kernel/iommu_groups"):
             directory.mkdir(parents=True, exist_ok=True)
 
@@ -69,6 +71,20 @@ class FakeSysfs:
             directory.mkdir()
             (directory / "current_vgpu_type").write_text("0\n")
             self.bind(address, "nvidia")
+
+    def make_creatable(self, virtual_functions: list[str], types: Mapping[int, str]) -> None:
+        """Say which types virtual functions take while none is set; the first that is set excludes the others.
+
+        :param types: names by number
+        """
+        for address in virtual_functions:
+            directory = self.functions / address / "nvidia"
+            self._creatable[directory] = types
+            self._tell_creatable(directory, types)
+
+    def _tell_creatable(self, directory: Path, types: Mapping[int, str]) -> None:
+        told = "ID    : vGPU Name\n" + "".join(f"{number} : {name}\n" for number, name in types.items())
+        (directory / "creatable_vgpu_types").write_text(told)
 
     def add_mdev_parent(
         self, path: Path, types: dict[str, int], device_api: str = "vfio-pci", *, time_sliced: bool = False
@@ -146,5 +162,9 @@ class FakeSysfs:
             if text != "0" and path.read_text() != "0\n":
                 raise OSError(errno.EPERM, "Operation not permitted")
             path.write_text(f"{text}\n")
+            set_ = {(directory / "current_vgpu_type").read_text().strip() for directory in self._creatable} - {"0"}
+            for directory, types in self._creatable.items():
+                left = {number: name for number, name in types.items() if not set_ or str(number) in set_}
+                self._tell_creatable(directory, left)
         else:
             raise OSError(errno.EINVAL, f"{path} <- {text!r}")

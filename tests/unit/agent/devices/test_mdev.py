@@ -375,6 +375,15 @@ def test_displays_that_all_types_have_are_standard_traits(context: Any, sliced: 
     assert told() == {"HW_GPU_MAX_DISPLAY_HEADS_4", "HW_GPU_RESOLUTION_W3840H2160"}
 
 
+def test_the_framebuffers_of_all_types_are_traits(context: Any, sliced: Path) -> None:
+    for type_id, size in (("nvidia-2", "8192M"), ("nvidia-10", "4096M")):
+        text = f"num_heads=4, frl_config=60, framebuffer={size}, max_resolution=4096x2160, max_instance=2\n"
+        (sliced / "mdev_supported_types" / type_id / "description").write_text(text)
+    (device,) = MdevDriver(context).discover()
+    told = {trait for trait in device.traits if "FRAMEBUFFER" in trait}
+    assert told == {"CUSTOM_VGPU_FRAMEBUFFER_8192_MIB", "CUSTOM_VGPU_FRAMEBUFFER_4096_MIB"}
+
+
 # --- virtual functions ----------------------------------------------------------------------------------------------
 
 VFS = ["0000:41:00.4", "0000:41:00.5", "0000:41:00.6"]

@@ -112,12 +112,14 @@ def gpu(sysfs: Any, smi: Path) -> Any:
     sysfs.add_function(GPU, "10de", "2331", pci_class="0x030200", group=7)
     sysfs.add_virtual_functions(GPU, VFS, "2331", first_group=8)
     sysfs.add_vendor_vgpus(VFS)
+    sysfs.make_creatable(VFS, {752: "NVIDIA H100-40C", 753: "NVIDIA H100-20C"})
     return sysfs
 
 
 @pytest.fixture
 def mig(gpu: Any, smi: Path, context: Any) -> Path:
-    """The GPU in MIG mode."""
+    """The GPU in MIG mode, without an instance that a type could be of."""
+    gpu.make_creatable(VFS, {})
     (smi / "profiles").write_text(PROFILES)
     (smi / "placements").write_text(PLACEMENTS)
     context.conf.set_override("enabled_mdev_types", ["nvidia-912", "nvidia-913"], group="devices")
@@ -201,6 +203,50 @@ def test_a_type_that_somebody_else_set_is_left_alone_and_not_promised(context: A
     assert set_(gpu) == ["752", "0", "0", "0"]
     (gpu.functions / VFS[0] / "nvidia/current_vgpu_type").write_text("753\n")  # excludes the type that we offer
     assert driver.discover()[0].inventories == {}
+
+
+def test_a_type_that_an_empty_gpu_does_not_take_is_not_offered(context: Any, gpu: Any) -> None:
+    context.conf.set_override("enabled_mdev_types", ["nvidia-752", "nvidia-753"], group="devices")
+    gpu.make_creatable(VFS, {753: "NVIDIA H100-20C"})
+    driver = VfioDriver(context)
+    assert driver.discover()[0].inventories.keys() == {"VGPU"}
+    assert "CUSTOM_VGPU_TYPE_NVIDIA_753" in driver.discover()[0].traits
+    gpu.make_creatable(VFS, {})
+    assert driver.discover() == []
+    assert driver.refused()[GPU].reason == "it supports no type of [devices] enabled_mdev_types"
+
+
+def test_what_a_gpu_takes_when_it_is_empty_is_remembered_while_it_is_not(context: Any, gpu: Any) -> None:
+    context.conf.set_override("enabled_mdev_types", ["nvidia-752", "nvidia-753"], group="devices")
+    driver = VfioDriver(context)
+    before = driver.discover()
+    driver.prepare(SERVER, allocation(resource_class="CUSTOM_VGPU_NVIDIA_753"))
+    assert "752" not in (gpu.functions / VFS[1] / "nvidia/creatable_vgpu_types").read_text()
+    assert driver.discover() == before
+
+
+def test_a_virtual_function_is_chosen_that_takes_the_type(context: Any, gpu: Any) -> None:
+    driver = VfioDriver(context)
+    driver.discover()
+    gpu.make_creatable(VFS[:2], {753: "NVIDIA H100-20C"})
+    assert driver.prepare(SERVER, allocation()) == [PciAttachment(NAME, VFS[2], managed=False)]
+
+
+def test_a_type_that_no_virtual_function_takes_just_now_is_refused_with_those_that_they_take(
+    context: Any, gpu: Any
+) -> None:
+    driver = VfioDriver(context)
+    driver.discover()
+    gpu.make_creatable(VFS, {753: "NVIDIA H100-20C"})
+    (gpu.functions / VFS[3] / "nvidia/current_vgpu_type").write_text("753\n")  # by somebody else
+    with pytest.raises(DeviceError, match=f"{GPU} takes no vGPU of type nvidia-752 just now, but nvidia-753"):
+        driver.prepare(SERVER, allocation())
+    assert driver.present() == []
+
+
+def test_the_framebuffer_of_its_types_is_a_trait_of_the_gpu(context: Any, gpu: Any) -> None:
+    (device,) = VfioDriver(context).discover()
+    assert "CUSTOM_VGPU_FRAMEBUFFER_40960_MIB" in device.traits
 
 
 def test_a_type_that_cannot_be_reset_is_in_use_and_stays_on_record(
