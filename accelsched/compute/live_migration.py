@@ -36,7 +36,7 @@ from accelsched.scheduler.request import RequestSpec
 
 ACTION = "live-migration"
 _VM_STATES = frozenset({"active", "paused"})
-_UNDER_WAY = ("queued", "preparing", "running")
+UNDER_WAY = ("queued", "preparing", "running")
 _COMING = ("preparing", "running")
 _SINCE = "1.2"  # version of accelsched.wire from which on agents understand it
 _REASONS_TOLD = 3
@@ -223,7 +223,7 @@ def host_lost(session: Session, name: str) -> set[str]:
         .join(Migration, Migration.id == Server.migration_id)
         .where(
             or_(Migration.source_host == name, Migration.dest_host == name),
-            Migration.status.in_(_UNDER_WAY),
+            Migration.status.in_(UNDER_WAY),
             *(Server.deleted_at.is_(None), Server.desired == "active"),
         )
         .order_by(Server.id)
@@ -264,7 +264,7 @@ def abort(
     :raises accelsched.errors.NotFoundError: when there is no such server, or no such migration of it
     :raises accelsched.errors.InvalidError: when the migration is in no state for that
     """
-    server, migration = _find(session, uuid, number, project_id, "abort", _UNDER_WAY if early else ("running",))
+    server, migration = _find(session, uuid, number, project_id, "abort", UNDER_WAY if early else ("running",))
     instance_actions.begin(session, [server.id], "live_migration_cancel", origin)
     migration.target = {**migration.target, "aborted": True}
     if migration.status == "running":

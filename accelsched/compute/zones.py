@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, exists, not_, or_, select
 from sqlalchemy.orm import Session
 
-from accelsched.db.compute import Host, HostAggregate, HostAggregateMember
+from accelsched.db.compute import Host, HostAggregate, HostAggregateMember, Request, Server
 
 KEY = "availability_zone"
 """The key of an aggregate's metadata that makes it a zone."""
@@ -39,3 +39,23 @@ def available(session: Session, default: str) -> set[str]:
     """
     in_zone = of_hosts(session)
     return {in_zone.get(name, default) for name in session.scalars(select(Host.name).where(Host.disabled.is_(False)))}
+
+
+def condition(zone: str, default: str) -> ColumnElement[bool]:
+    """Return which servers are in a zone: by their host, and as long as they have none by what was asked for.
+
+    It is for queries that join :class:`Request` and :class:`Host`.
+
+    :param default: zone of hosts that are in none by an aggregate
+    """
+    name = HostAggregate.metadata_[KEY].as_string()
+
+    def makes(which: ColumnElement[bool]) -> ColumnElement[bool]:
+        of_host = HostAggregateMember.aggregate_id == HostAggregate.id, HostAggregateMember.host_id == Host.id
+        return exists().where(*of_host, which).correlate(Host)
+
+    on_host = makes(name == zone)
+    if zone == default:
+        on_host = or_(on_host, not_(makes(name.is_not(None))))
+    asked = Request.spec["availability_zone"].as_string() == zone
+    return or_(and_(Server.host.is_not(None), on_host), and_(Server.host.is_(None), asked))

@@ -27,13 +27,15 @@ class Limits:
         """Show limits and use of the caller's project, or for an admin of another."""
         context = resources.context_of(req)
         policies.require(self._services.enforcer, context, "os_compute_api:limits")
-        project_id = queries.last(queries.parameters(req), "tenant_id") or context.project_id or ""
+        params, minor = queries.parameters(req), microversion.version_of(req).minor
+        if minor >= 75:
+            queries.check_known(params, "tenant_id")
+        project_id = queries.last(params, "tenant_id") or context.project_id or ""
         if project_id != context.project_id:
             policies.require(self._services.enforcer, context, "os_compute_api:limits:other_project")
         with self._services.db.reading() as session:
             most = quotas.limits(session, project_id, quotas.defaults(self._services.conf))
             used = quotas.used(session, project_id)
-        minor = microversion.version_of(req).minor
         absolute: dict[str, int] = {
             "maxTotalInstances": most["instances"],
             "maxTotalCores": most["cores"],

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from accelsched.api.compute.parameter_types import BOOLEAN
 from accelsched.api.resources import validator
 
 _MOST = 2**31 - 1
@@ -38,9 +39,7 @@ _PROPERTIES = {
         "exclusiveMinimum": 0,
         "maximum": 3e38,
     },
-    "os-flavor-access:is_public": {
-        "enum": [True, False, "True", "true", "TRUE", "1", "False", "false", "FALSE", "0", "yes", "no", "on", "off"]
-    },
+    "os-flavor-access:is_public": BOOLEAN,
 }
 _DESCRIPTION = {"type": ["string", "null"], "maxLength": 65535, "pattern": r"^[^\x00]*$"}
 

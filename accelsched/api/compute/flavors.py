@@ -80,6 +80,8 @@ class Flavors(_Resource):
     def _list(self, req: falcon.Request, path: str, view: Any) -> dict[str, Any]:
         context = resources.context_of(req)
         params = queries.parameters(req)
+        if microversion.version_of(req).minor >= 75:
+            queries.check_known(params, "limit", "marker", "is_public", "minRam", "minDisk", "sort_key", "sort_dir")
         limit = queries.limit(params, self._services.conf.api.max_limit)
         wanted = domain.Filter(
             is_public=self._is_public(context, queries.last(params, "is_public")),

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import falcon
 import jsonschema
+from oslo_utils import strutils, uuidutils
 from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
 from accelsched import errors, policies
 from accelsched.api import resources
 from accelsched.api.compute import microversion, queries
+from accelsched.api.compute.parameter_types import BOOLEAN
 from accelsched.api.compute.servers import hint
 from accelsched.compute import hosts, hypervisors, live_migration, moving, rebuilding, zones
 from accelsched.db.compute import Host
@@ -40,7 +42,7 @@ _UPDATE = resources.validator(
         "properties": {
             "status": {"enum": ["enabled", "disabled"]},
             "disabled_reason": {"type": "string", "minLength": 1, "maxLength": 255},
-            "forced_down": {"type": "boolean"},
+            "forced_down": BOOLEAN,
         },
         "minProperties": 1,
         "additionalProperties": False,
@@ -64,7 +66,7 @@ _ACTIONS: dict[str, tuple[jsonschema.protocols.Validator, dict[str, str]]] = {
         _action(disabled_reason={"type": "string", "minLength": 1, "maxLength": 255}),
         {"status": "disabled"},
     ),
-    "force-down": (_action(forced_down={"type": "boolean"}), {}),
+    "force-down": (_action(forced_down=BOOLEAN), {}),
 }
 
 
@@ -97,6 +99,8 @@ class Hypervisors(HostResource):
     def _list(self, req: falcon.Request, path: str, *, detailed: bool) -> dict[str, Any]:
         minor = microversion.version_of(req).minor
         params = queries.parameters(req)
+        if minor >= 53:
+            queries.check_known(params, "limit", "marker", "hypervisor_hostname_pattern", "with_servers")
         # Nova pages from 2.33.
         limit = queries.limit(params, self._services.conf.api.max_limit) if minor >= 33 else None
         pattern = queries.last(params, "hypervisor_hostname_pattern") if minor >= 53 else None
@@ -145,6 +149,9 @@ class Hypervisors(HostResource):
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id_: str) -> None:
         """Show a hypervisor."""
         self._require(req, "os_compute_api:os-hypervisors:show")
+        if microversion.version_of(req).minor >= 53:
+            _check_uuid(id_)
+            queries.check_known(queries.parameters(req), "with_servers")
         with self._services.db.reading() as session:
             item = hypervisors.get(session, id_)
             servers = _servers(req, session, [item])
@@ -213,17 +220,27 @@ class Hypervisors(HostResource):
         }
 
 
+def _check_uuid(id_: str) -> None:
+    """Refuse numbers, by which hypervisors and services went until 2.53.
+
+    :raises accelsched.errors.InvalidError: when it is no uuid
+    """
+    if not uuidutils.is_uuid_like(id_):
+        raise errors.InvalidError(f"Invalid uuid {id_[:100]}")
+
+
 def _servers(
     req: falcon.Request, session: Session, found: Sequence[hypervisors.Hypervisor]
 ) -> dict[str, dict[str, list[dict[str, str]]]]:
     """Return what ``with_servers`` (2.53) adds to the hypervisor of each host that has servers."""
     params = queries.parameters(req)
-    if microversion.version_of(req).minor < 53 or not queries.boolean(params, "with_servers"):
+    minor = microversion.version_of(req).minor
+    if minor < 53 or not queries.boolean(params, "with_servers"):
         return {}
-    return {
-        host: _named(uuids)
-        for host, uuids in hypervisors.servers_on(session, [item.host.name for item in found]).items()
-    }
+    on_them = hypervisors.servers_on(session, [item.host.name for item in found])
+    # From 2.75 on a hypervisor that has none says so.
+    none: dict[str, list[dict[str, str]]] = {"servers": []} if minor >= 75 else {}
+    return {item.host.name: {**none, **_named(on_them.get(item.host.name, []))} for item in found}
 
 
 def _named(uuids: Sequence[str]) -> dict[str, list[dict[str, str]]]:
@@ -238,6 +255,8 @@ class ComputeServices(HostResource):
         """List services."""
         self._require(req, "os_compute_api:os-services:list")
         params = queries.parameters(req)
+        if microversion.version_of(req).minor >= 75:
+            queries.check_known(params, "host", "binary")
         binary = queries.last(params, "binary")
         with self._services.db.reading() as session:
             found = hypervisors.services(session, host=queries.last(params, "host"))
@@ -252,6 +271,7 @@ class ComputeServices(HostResource):
         if minor < 53:
             resp.media = {"service": self._update_as_before(req, id_, minor)}
             return
+        _check_uuid(id_)
         wanted = resources.body_of(req, _UPDATE)
         if "disabled_reason" in wanted and wanted.get("status") != "disabled":
             raise errors.InvalidError("Specifying disabled_reason requires that status is 'disabled'.")
@@ -282,7 +302,8 @@ class ComputeServices(HostResource):
     ) -> tuple[Host, Mapping[str, str]]:
         """Change a service, and evacuate its servers where forcing it down says so; return it with its zone."""
         status = wanted.get("status")
-        lost = bool(wanted.get("forced_down", False))
+        forced_down = strutils.bool_from_string(wanted["forced_down"]) if "forced_down" in wanted else None
+        lost = bool(forced_down)
         evacuates = lost and self._services.conf.scheduler.evacuate_on_failure
         origin = Origin.of(resources.context_of(req))
 
@@ -292,7 +313,7 @@ class ComputeServices(HostResource):
                 condition,
                 disabled=None if status is None else status == "disabled",
                 disabled_reason=wanted.get("disabled_reason"),
-                forced_down=wanted.get("forced_down"),
+                forced_down=forced_down,
             )
             back: set[str] = set()
             if lost:

@@ -27,6 +27,8 @@ class InstanceActions(ServerResource):
         scope = self._scope(resources.context_of(req), _RULE + "list")
         minor = microversion.version_of(req).minor
         params = queries.parameters(req) if minor >= 58 else {}
+        since_66 = ("changes-before",) if minor >= 66 else ()
+        queries.check_known(params, "limit", "marker", "changes-since", *since_66)
         since = queries.moment(params, "changes-since")
         before = queries.moment(params, "changes-before") if minor >= 66 else None
         if since is not None and before is not None and since > before:

@@ -63,6 +63,8 @@ class KeyPairs:
         """List key pairs."""
         minor = microversion.version_of(req).minor
         params = queries.parameters(req)
+        if minor >= 75:
+            queries.check_known(params, "user_id", "limit", "marker")
         user_id = self._owner(req, "index", queries.last(params, "user_id"))
         limit = queries.limit(params, self._services.conf.api.max_limit) if minor >= 35 else None
         marker = queries.last(params, "marker") if minor >= 35 else None

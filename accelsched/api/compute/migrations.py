@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from accelsched import errors, policies
 from accelsched.api import resources
 from accelsched.api.compute import microversion, queries
+from accelsched.api.compute import server_views as views
 from accelsched.api.compute.servers import ServerResource, hint
 from accelsched.compute import hosts, live_migration, moving
 from accelsched.db import moves
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from accelsched.api.services import Services
 
 
+_FILTERS = ("status", "migration_type", "host", "source_compute", "instance_uuid", "hidden")
+_SINCE = ((59, ("limit", "marker", "changes-since")), (66, ("changes-before",)), (80, ("project_id", "user_id")))
 _LIVE = "os_compute_api:servers:migrations:"
 _FORCE_COMPLETE = resources.validator(
     {
@@ -47,6 +50,10 @@ class Migrations:
         minor = microversion.version_of(req).minor
         params = queries.parameters(req)
         paged, owned = minor >= 59, minor >= 80
+        if paged:
+            queries.check_known(
+                params, *_FILTERS, *(name for since, names in _SINCE if since <= minor for name in names)
+            )
         wanted = moving.Listed(
             status=queries.last(params, "status"),
             type=queries.last(params, "migration_type"),
@@ -62,7 +69,7 @@ class Migrations:
         )
         with self._services.db.reading() as session:
             found = moving.list_page(session, wanted)
-        listed: dict[str, Any] = {"migrations": [_view(migration, uuid, minor) for migration, uuid in found]}
+        listed: dict[str, Any] = {"migrations": [_view(migration, uuid, req) for migration, uuid in found]}
         if paged and found and len(found) == wanted.limit:
             listed["migrations_links"] = [queries.next_link(req, "/os-migrations", found[-1][0].uuid)]
         resp.media = listed
@@ -158,7 +165,8 @@ def _live_view(migration: Migration, server_uuid: str, minor: int) -> dict[str, 
     return view
 
 
-def _view(migration: Migration, server_uuid: str, minor: int) -> dict[str, Any]:
+def _view(migration: Migration, server_uuid: str, req: falcon.Request) -> dict[str, Any]:
+    minor = microversion.version_of(req).minor
     view: dict[str, Any] = {
         "id": migration.id,
         "instance_uuid": server_uuid,
@@ -175,6 +183,8 @@ def _view(migration: Migration, server_uuid: str, minor: int) -> dict[str, Any]:
     }
     if minor >= 23:
         view["migration_type"] = migration.type
+        if moves.is_live(migration) and migration.status in live_migration.UNDER_WAY:
+            view["links"] = views.links(req.prefix, server_uuid, f"/migrations/{migration.id}")
     if minor >= 59:
         view["uuid"] = migration.uuid
     if minor >= 80:

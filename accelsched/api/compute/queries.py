@@ -27,6 +27,16 @@ def last(params: Mapping[str, list[str]], name: str) -> str | None:
     return params[name][-1] if name in params else None
 
 
+def check_known(params: Mapping[str, list[str]], *names: str) -> None:
+    """Refuse parameters that a list does not know, as later microversions do; earlier ones leave them out.
+
+    :raises accelsched.errors.InvalidError: naming one
+    """
+    for name in params:
+        if name not in names:
+            raise errors.InvalidError(f"Additional properties are not allowed ({name[:50]!r} was unexpected)")
+
+
 def number(params: Mapping[str, list[str]], name: str) -> int | None:
     """Return a whole number from 0.
 

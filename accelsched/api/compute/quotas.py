@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from accelsched import errors, policies
 from accelsched.api import resources
-from accelsched.api.compute import microversion
+from accelsched.api.compute import microversion, queries
+from accelsched.api.compute.parameter_types import BOOLEAN
 from accelsched.compute import quotas as domain
 from accelsched.policies import quotas as rules
 
@@ -40,7 +41,7 @@ def _schema(key: str, **beside: Any) -> Any:
     )
 
 
-_SET = _schema("quota_set", force={"enum": [True, False, "True", "true", "1", "False", "false", "0"]})
+_SET = _schema("quota_set", force=BOOLEAN)
 _CLASS_SET = _schema("quota_class_set")
 
 
@@ -69,6 +70,11 @@ class _Quotas:
 
 class QuotaSets(_Quotas):
     """``/os-quota-sets/{project_id}``. Users have no quotas of their own: ``user_id`` is left out."""
+
+    def _require(self, req: falcon.Request, rule: str, owner: str) -> None:
+        super()._require(req, rule, owner)
+        if microversion.version_of(req).minor >= 75 and rule != rules.SETS + "defaults":
+            queries.check_known(queries.parameters(req), "user_id")
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, id_: str) -> None:
         """Show a project's limits."""

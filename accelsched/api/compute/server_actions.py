@@ -184,7 +184,8 @@ class Actions(ServerResource):
         )
         rebuild = functools.partial(rebuilding.rebuild, wanted=wanted, admin=self._is_admin(req))
         self._tell(self._change(req, uuid, rule, rebuild))
-        view = views.full(self._get(uuid, scope), self._reader(req))
+        shown, groups = self._with_groups(uuid, scope)
+        view = views.changed(shown, self._reader(req), groups=groups, rebuilt=True)
         return Answer(falcon.HTTP_202, {"server": view | passwords.shown(wanted.admin_pass, self._services.conf)})
 
     def _evacuate(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:

@@ -13,14 +13,14 @@ from typing import Any
 import falcon
 import sqlalchemy.exc
 from oslo_db import exception as db_exception
-from sqlalchemy import ColumnElement, or_, true
+from sqlalchemy import ColumnElement, and_, false, or_, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from accelsched import errors
 from accelsched.api.compute import microversion, queries
-from accelsched.compute import paging, server_tags, states
+from accelsched.compute import paging, server_tags, states, zones
 from accelsched.compute import servers as domain
-from accelsched.db.compute import Request
+from accelsched.db.compute import Host, Request
 from accelsched.db.compute import Server as Row
 
 next_link = queries.next_link
@@ -60,10 +60,9 @@ _JOINED = frozenset(
 _EQUAL: dict[str, ColumnElement[Any] | InstrumentedAttribute[Any]] = {
     "access_ip_v4": Row.access_ip_v4,
     "access_ip_v6": Row.access_ip_v6,
-    "availability_zone": Request.spec["availability_zone"].as_string(),
     "host": Row.host,
     "key_name": Row.key_name,
-    "node": Row.node_uuid,
+    "node": Host.hypervisor["hostname"].as_string(),
     "reservation_id": Request.uuid,
     "user_id": Row.user_id,
     "uuid": Row.uuid,
@@ -127,12 +126,13 @@ class Filters:
         )
 
 
-def read(req: falcon.Request, *, all_filters: bool, most: int, on_sqlite: bool) -> Filters:
+def read(req: falcon.Request, *, all_filters: bool, most: int, on_sqlite: bool, default_zone: str) -> Filters:
     """Read a list's query string.
 
     :param all_filters: whether the caller may use every filter; those that are not for others are left out for them,
         as in Nova
     :param most: items in one page
+    :param default_zone: of hosts that are in no zone by an aggregate
     :param on_sqlite: SQLite matches regular expressions by Python's, which takes for ever over some
     :raises accelsched.errors.InvalidError: naming the parameter that is wrong
     :raises accelsched.errors.ForbiddenError: when a filter is for operators only
@@ -140,8 +140,7 @@ def read(req: falcon.Request, *, all_filters: bool, most: int, on_sqlite: bool) 
     minor = microversion.version_of(req).minor
     params = queries.parameters(req)
     if minor >= 75:
-        for name in params.keys() - _usable(minor, all_filters=True) - _EMPTY_HERE - _JOINED:
-            raise errors.InvalidError(f"Additional properties are not allowed ({name[:50]!r} was unexpected)")
+        queries.check_known(params, *_usable(minor, all_filters=True), *_EMPTY_HERE, *_JOINED)
     if all_filters and (joined := sorted(params.keys() & _JOINED)):
         raise errors.InvalidError(f"Invalid filter field: {joined[0]}.")
     usable = _usable(minor, all_filters=all_filters)
@@ -151,6 +150,8 @@ def read(req: falcon.Request, *, all_filters: bool, most: int, on_sqlite: bool) 
     for name, column in _PATTERNS.items():
         if pattern := queries.last(params, name):
             conditions.append(_like(column, name, pattern, on_sqlite=on_sqlite))
+    if zone := queries.last(params, "availability_zone"):
+        conditions.append(zones.condition(zone, default_zone))
     if "status" in params:
         conditions.append(_status(params["status"], minor, all_filters=all_filters))
     deleted = _deleted(params)
@@ -165,7 +166,7 @@ def read(req: falcon.Request, *, all_filters: bool, most: int, on_sqlite: bool) 
         deleted=deleted,
         sort=queries.sort(params, _SORT_KEYS if minor >= 75 else {**_NO_ORDER, **_SORT_KEYS}, _DEFAULT_SORT),
         marker=queries.last(params, "marker"),
-        limit=queries.limit(params, most) or most,
+        limit=queries.limit(params, most),
     )
 
 
@@ -238,7 +239,11 @@ def _tags(name: str, values: list[str]) -> ColumnElement[bool]:
 
 
 def _moment(name: str, values: list[str]) -> ColumnElement[bool]:
-    return _AT[name] == queries.moment({name: values}, name)
+    at = queries.moment({name: values}, name)
+    if at is None or at.microsecond or at.year == datetime.MAXYEAR:
+        return _AT[name] == at
+    # Servers' creation is shown to the second.
+    return and_(_AT[name] >= at, _AT[name] < at + datetime.timedelta(seconds=1))
 
 
 def _state(name: str, values: list[str]) -> ColumnElement[bool]:
@@ -257,6 +262,10 @@ def _launch_index(name: str, values: list[str]) -> ColumnElement[bool]:
     return Row.launch_index == queries.number({name: values}, name)
 
 
+def _progress(_name: str, values: list[str]) -> ColumnElement[bool]:
+    return true() if values[-1] in ("", "0") else false()  # nothing here tells any
+
+
 def _power_state(_name: str, values: list[str]) -> ColumnElement[bool]:
     text = values[-1]
     if text not in _POWER_STATES:
@@ -272,6 +281,7 @@ _COMPUTED: dict[str, Callable[[str, list[str]], ColumnElement[bool]]] = {
     "launch_index": _launch_index,
     "locked": _locked,
     "power_state": _power_state,
+    "progress": _progress,
 }
 
 

@@ -75,6 +75,8 @@ class ServerGroups:
         context, enforcer = resources.context_of(req), self._services.enforcer
         policies.require(enforcer, context, GROUPS + "index")
         params = queries.parameters(req)
+        if microversion.version_of(req).minor >= 75:
+            queries.check_known(params, "all_projects", "limit", "offset")
         # Nova takes any value, an empty one too; who may not see all projects sees the own one.
         everybody = "all_projects" in params and policies.allowed(enforcer, context, GROUPS + "index:all_projects")
         limit = queries.limit(params, self._services.conf.api.max_limit)

@@ -8,13 +8,11 @@ from typing import Any
 
 import jsonschema
 
+from accelsched.api.compute.parameter_types import BOOLEAN
 from accelsched.api.resources import validator
 
 _NAME = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[^\s\x00-\x1f](.*[^\s\x00-\x1f])?$"}
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[^\x00-\x1f]+$"}
-_FLAG = {
-    "enum": [True, False, "True", "true", "TRUE", "1", "False", "false", "FALSE", "0", "yes", "no", "on", "off", ""]
-}
 _COUNT = {"type": ["integer", "string"], "pattern": "^[0-9]{1,9}$", "minimum": 1, "maximum": 2**31 - 1}
 METADATA: dict[str, Any] = {
     "type": "object",
@@ -30,7 +28,7 @@ _BLOCK_DEVICES = {
         "type": "object",
         "properties": {
             "boot_index": {"type": ["integer", "string", "null"], "pattern": "^-?[0-9]{1,9}$"},
-            "delete_on_termination": _FLAG,
+            "delete_on_termination": BOOLEAN,
             "destination_type": {"enum": ["local", "volume"]},
             "source_type": {"enum": ["volume", "image", "snapshot", "blank"]},
             "uuid": {"type": "string", "maxLength": 255},
@@ -62,11 +60,11 @@ _BASE: dict[str, Any] = {
     "availability_zone": _TEXT,
     "block_device_mapping": {"type": "array", "maxItems": 16},
     "block_device_mapping_v2": _BLOCK_DEVICES,
-    "config_drive": _FLAG,
+    "config_drive": BOOLEAN,
     "key_name": _TEXT,
     "min_count": _COUNT,
     "max_count": _COUNT,
-    "return_reservation_id": _FLAG,
+    "return_reservation_id": BOOLEAN,
     "security_groups": {
         "type": "array",
         "maxItems": 64,
@@ -263,7 +261,7 @@ _REBUILD: dict[str, Any] = {
     "name": _NAME,
     "adminPass": {"type": "string", "maxLength": 255},
     "metadata": METADATA,
-    "preserve_ephemeral": _FLAG,
+    "preserve_ephemeral": BOOLEAN,
     "OS-DCF:diskConfig": {"enum": ["AUTO", "MANUAL"]},
     "accessIPv4": _BASE["accessIPv4"],
     "accessIPv6": _BASE["accessIPv6"],
@@ -279,9 +277,9 @@ _REBUILD_STEPS: list[tuple[int, dict[str, Any]]] = [
     (94, {"hostname": _FQDN}),
 ]
 _EVACUATE_STEPS: list[tuple[int, dict[str, Any]]] = [
-    (1, {"host": _TEXT, "adminPass": {"type": "string", "maxLength": 255}, "onSharedStorage": _FLAG}),
+    (1, {"host": _TEXT, "adminPass": {"type": "string", "maxLength": 255}, "onSharedStorage": BOOLEAN}),
     (14, {"onSharedStorage": None}),
-    (29, {"force": _FLAG}),
+    (29, {"force": BOOLEAN}),
     (68, {"force": None}),
 ]
 _UNSHELVE_STEPS: list[tuple[int, dict[str, Any]]] = [
@@ -343,9 +341,9 @@ _MIGRATE_STEPS: list[tuple[int, dict[str, Any]]] = [
     (56, {"host": {"anyOf": [_TEXT, {"type": "null"}]}}),
 ]
 _LIVE_MIGRATE_STEPS: list[tuple[int, dict[str, Any]]] = [
-    (1, {"host": {"anyOf": [_TEXT, {"type": "null"}]}, "block_migration": _FLAG, "disk_over_commit": _FLAG}),
-    (25, {"block_migration": {"anyOf": [_FLAG, {"const": "auto"}]}, "disk_over_commit": None}),
-    (30, {"force": _FLAG}),
+    (1, {"host": {"anyOf": [_TEXT, {"type": "null"}]}, "block_migration": BOOLEAN, "disk_over_commit": BOOLEAN}),
+    (25, {"block_migration": {"anyOf": [BOOLEAN, {"const": "auto"}]}, "disk_over_commit": None}),
+    (30, {"force": BOOLEAN}),
     (68, {"force": None}),
 ]
 _LIVE_MIGRATIONS = _argument_validators({}, _LIVE_MIGRATE_STEPS, ["host", "block_migration", "disk_over_commit"])

@@ -19,6 +19,8 @@ from accelsched.db.compute import Server, as_iso
 
 # Statuses under which Nova shows how far something is.
 _PROGRESSING = frozenset({"ACTIVE", "BUILD"})
+# How the keys begin that were extensions' once: until 2.75 answers to changes do without them.
+_NOT_OF_CHANGED = ("OS-EXT-", "OS-SRV-USG:", "config_drive", "host_status", "key_name", "os-extended-volumes:")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +36,12 @@ class Reader:
     default_zone: str
 
 
-def links(prefix: str, uuid: str) -> list[dict[str, str]]:
-    """Return a server's links."""
+def links(prefix: str, uuid: str, part: str = "") -> list[dict[str, str]]:
+    """Return the links of a server, or of a part of it."""
     bookmark = prefix.removesuffix("/v2.1")
     return [
-        {"rel": "self", "href": f"{prefix}/servers/{uuid}"},
-        {"rel": "bookmark", "href": f"{bookmark}/servers/{uuid}"},
+        {"rel": "self", "href": f"{prefix}/servers/{uuid}{part}"},
+        {"rel": "bookmark", "href": f"{bookmark}/servers/{uuid}{part}"},
     ]
 
 
@@ -108,6 +110,16 @@ def full(shown: Shown, reader: Reader, *, groups: Sequence[str] | None = None) -
     if minor >= 96:
         view["pinned_availability_zone"] = shown.availability_zone
     return view
+
+
+def changed(shown: Shown, reader: Reader, *, groups: Sequence[str], rebuilt: bool = False) -> dict[str, Any]:
+    """Return what the answers to PUT and to ``rebuild`` show of a server: everything, from 2.75 on."""
+    view, minor = full(shown, reader, groups=groups), reader.version.minor
+    if minor < 75:
+        kept = {"key_name"} if rebuilt and minor >= 54 else set()
+        view = {key: value for key, value in view.items() if key in kept or not key.startswith(_NOT_OF_CHANGED)}
+        view["addresses"] = addresses(shown.server, detailed=False)
+    return {**view, "user_data": shown.server.user_data} if rebuilt and minor >= 57 else view
 
 
 def addresses(server: Server, *, detailed: bool) -> dict[str, list[dict[str, Any]]]:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import falcon
@@ -63,6 +63,10 @@ class ServerResource:
         with self._services.db.reading() as session:
             return domain.get(session, uuid, project_id=project_id)
 
+    def _with_groups(self, uuid: str, project_id: str | None) -> tuple[domain.Shown, Sequence[str]]:
+        with self._services.db.reading() as session:
+            return domain.get(session, uuid, project_id=project_id), server_groups.of_server(session, uuid)
+
 
 def hint(what: str, cast: Callable[[], None]) -> None:
     """Send a message that only makes something happen sooner; losing it is harmless."""
@@ -99,6 +103,7 @@ class Servers(ServerResource):
             all_filters=policies.allowed(enforcer, context, rules.SERVERS + "allow_all_filters"),
             most=self._services.conf.api.max_limit,
             on_sqlite=self._services.db.is_sqlite,
+            default_zone=self._services.conf.default_availability_zone,
         )
         if filters.all_tenants:
             policies.require(enforcer, context, f"{rules.SERVERS}{rule}:get_all_tenants")
@@ -160,13 +165,8 @@ class Server(ServerResource):
     def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
         """Show a server."""
         scope = self._scope(resources.context_of(req), rules.SERVERS + "show")
-        resp.media = {"server": self._full(req, uuid, scope)}
-
-    def _full(self, req: falcon.Request, uuid: str, scope: str | None) -> dict[str, Any]:
-        with self._services.db.reading() as session:
-            shown = domain.get(session, uuid, project_id=scope)
-            groups = server_groups.of_server(session, uuid)
-        return views.full(shown, self._reader(req), groups=groups)
+        shown, groups = self._with_groups(uuid, scope)
+        resp.media = {"server": views.full(shown, self._reader(req), groups=groups)}
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
         """Change what a server is called and said to be."""
@@ -177,7 +177,8 @@ class Server(ServerResource):
         if _DISK_CONFIG in wanted:
             changes["auto_disk_config"] = wanted[_DISK_CONFIG] == "AUTO"
         self._services.db.transact(lambda session: domain.describe(session, uuid, changes, project_id=scope))
-        resp.media = {"server": self._full(req, uuid, scope)}
+        shown, groups = self._with_groups(uuid, scope)
+        resp.media = {"server": views.changed(shown, self._reader(req), groups=groups)}
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
         """Delete a server."""

@@ -55,7 +55,12 @@ class Usage:
     def _page(
         self, req: falcon.Request, period: domain.Period, project_id: str | None, path: str
     ) -> tuple[list[domain.Use], list[dict[str, str]]]:
-        params, paged = queries.parameters(req), microversion.version_of(req).minor >= 40
+        params, minor = queries.parameters(req), microversion.version_of(req).minor
+        paged = minor >= 40
+        if minor >= 75:
+            queries.check_known(
+                params, "start", "end", "limit", "marker", *(("detailed",) if project_id is None else ())
+            )
         limit = queries.limit(params, self._services.conf.api.max_limit) if paged else None
         marker = queries.last(params, "marker") if paged else None
         with self._services.db.reading() as session:

@@ -71,6 +71,8 @@ def test_a_server_goes_to_another_host_with_a_device_there_and_what_it_had_is_fr
     assert (show(fleet, server)["status"], show(fleet, server)["OS-EXT-SRV-ATTR:host"]) == ("MIGRATING", source)
     assert vgpus(fleet) == {"one": 1, "two": 1}
     wait(lambda: under_way(fleet, server)[0]["memory_total_bytes"] == 64 << 20)
+    (link, _) = last(fleet, server)["links"]
+    assert fleet.get(link["href"].removeprefix(fleet.url)).json()["migration"]["id"] == migration["id"]
     assert act(fleet, server, "os-stop") == 409
     assert act(fleet, server, "migrate") == 409
     assert act(fleet, server, "os-migrateLive", LIVE) == 409
@@ -79,6 +81,7 @@ def test_a_server_goes_to_another_host_with_a_device_there_and_what_it_had_is_fr
     told = [last(fleet, server)[key] for key in ("migration_type", "status", "source_compute", "dest_compute")]
     assert told == ["live-migration", "completed", source, OTHER[source]]
     assert under_way(fleet, server) == []
+    assert "links" not in last(fleet, server)
     assert fleet.get(f"{C}/servers/{server}/migrations/{migration['id']}").status_code == 404
     assert event(fleet, server) == ("live-migration", "Success")
     console = fleet.post(f"{C}/servers/{server}/action", json={"os-getConsoleOutput": {}}).json()["output"]
