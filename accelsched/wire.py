@@ -322,6 +322,7 @@ class Fault(TypedDict):
 
     message: str  # one line, fit to be shown to the server's owner
     details: str  # for the operator
+    unfit_target: NotRequired[bool]  # of a server that was to go as it runs: found before anything moved
 
 
 class Programming(TypedDict):

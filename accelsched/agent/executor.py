@@ -17,7 +17,7 @@ from accelsched import errors, wire
 from accelsched.agent import plan
 from accelsched.agent.host import Host
 from accelsched.agent.reporter import Reporter
-from accelsched.agent.virt.base import NO_ORDER, CarriedOut, InterruptedBuildError, Progress, to_run
+from accelsched.agent.virt.base import NO_ORDER, CarriedOut, InterruptedBuildError, Progress, UnfitTargetError, to_run
 from accelsched.agent.workers import Key, Workers
 from accelsched.failpoints import Point, reach
 
@@ -350,10 +350,13 @@ def _last_order(assignment: wire.Assignment) -> CarriedOut:
 def fault_of(exc: Exception) -> wire.Fault:
     """Return a fault for the server's owner; what was not foreseen goes to the operator's part only."""
     if _expected(exc):
-        return {
+        fault: wire.Fault = {
             "message": " ".join(str(exc).split())[:_MESSAGE_MAX],
             "details": repr(exc.__cause__ or exc)[:_DETAILS_MAX],
         }
+        if isinstance(exc, UnfitTargetError):
+            fault["unfit_target"] = True
+        return fault
     trace = "".join(traceback.format_exception(exc))
     return {"message": f"Unexpected {type(exc).__name__} on the host", "details": trace[-_DETAILS_MAX:]}
 

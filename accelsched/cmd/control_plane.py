@@ -12,6 +12,7 @@ from oslo_config import cfg
 from accelsched import rpc
 from accelsched.compute.controller import Controller
 from accelsched.compute.images import Images
+from accelsched.compute.silent_targets import SilentTargets
 from accelsched.compute.snapshots import Discarder
 from accelsched.db.engine import Database
 from accelsched.placement.fleet import Fleet
@@ -30,6 +31,13 @@ class ControlPlane:
         agents = rpc.AgentClient(transport)
         self._scheduler = Scheduler(conf, db, fleet, agents)
         self._discarder = Discarder(db, Images(conf), conf.scheduler.poll_interval)
+        self._silent_targets = SilentTargets(
+            db,
+            conf.scheduler.service_down_time,
+            conf.scheduler.max_attempts,
+            conf.scheduler.poll_interval,
+            lambda: self._scheduler.place({}),
+        )
         controller = Controller(
             db,
             conf.scheduler.max_attempts,
@@ -47,6 +55,7 @@ class ControlPlane:
         self._running = True
         self._scheduler.start()
         self._discarder.start()
+        self._silent_targets.start()
         for server in self._servers:
             server.start()
 
@@ -58,5 +67,6 @@ class ControlPlane:
         for server in self._servers:
             server.stop()
             server.wait()
+        self._silent_targets.stop()
         self._discarder.stop()
         self._scheduler.stop()

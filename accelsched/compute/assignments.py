@@ -161,6 +161,7 @@ class Moved(NamedTuple):
     """Other hosts have to do with the server now, and their agents are to be told."""
 
     hosts: Sequence[str]
+    unplaced: bool = False  # and the server wants another one
 
 
 Outcome = Literal["gone", "unplaced", "offloaded"] | Moved | None
@@ -169,7 +170,7 @@ Outcome = Literal["gone", "unplaced", "offloaded"] | Moved | None
 def observe(session: Session, seen: wire.Observation, max_attempts: int) -> Outcome:
     """Take over what an agent saw of one server. What is no longer true of it is ignored.
 
-    :param max_attempts: hosts on which a server's first build is tried
+    :param max_attempts: hosts on which a server's first build, or a live migration, is tried
     :returns: ``gone`` when the server is gone from the host now, its allocations with it; ``unplaced`` when it wants
         another host; ``offloaded`` when it is to leave this one; Moved when another host has to do with it
     """
@@ -182,8 +183,8 @@ def observe(session: Session, seen: wire.Observation, max_attempts: int) -> Outc
     # An agent that was away may speak of a server that has been moved or removed since.
     if server is None or server.deleted_at is not None or server.host != seen["host"]:
         moving.source_seen(session, seen, server)
-        told = live_migration.awaited(session, server, seen)
-        return None if told is None else Moved([told])
+        step = live_migration.awaited(session, server, seen, max_attempts)
+        return None if step is None else Moved(*step)
     server.updated_at = utcnow()
     server.detail = seen["detail"][:255]
     programming.observed(session, server, seen)
@@ -194,27 +195,28 @@ def observe(session: Session, seen: wire.Observation, max_attempts: int) -> Outc
     if not moving.leaves_destination(server, migration) and not rebuilding.observed(session, server, seen):
         return None
     accelerators.observed(session, server, seen)
-    told_hosts = _on_its_way(session, server, migration, seen)
-    if told_hosts is not None:
-        return Moved(told_hosts) if told_hosts else None
+    moved = _on_its_way(session, server, migration, seen, max_attempts)
+    if moved is not None:
+        return moved
     return _here(session, server, seen, max_attempts)
 
 
 def _on_its_way(
-    session: Session, server: Server, migration: Migration | None, seen: wire.Observation
-) -> Sequence[str] | None:
+    session: Session, server: Server, migration: Migration | None, seen: wire.Observation, max_attempts: int
+) -> Moved | None:
     """Take over how far a server is that is under way.
 
-    :returns: hosts whose agents are to be told; None when what was seen says how the server is, as ever
+    :returns: None when what was seen says how the server is, as ever
     """
     if migration is None:
         return None
     if moves.is_live(migration):
-        return live_migration.observed(session, server, migration, seen)
+        step = live_migration.observed(session, server, migration, seen, max_attempts)
+        return None if step is None else Moved(*step)
     if not moving.under_way(migration):
         return None
     host = moving.observed(session, server, migration, seen)
-    return [] if host is None else [host]
+    return Moved([] if host is None else [host])
 
 
 def _here(

@@ -35,7 +35,7 @@ class Controller:
         sync: Callable[[str, str], None],
     ) -> None:
         """
-        :param max_attempts: hosts on which a server's first build is tried
+        :param max_attempts: hosts on which a server's first build, or a live migration, is tried
         :param place: called when there may be servers to place
         :param sync: called with an agent and its host when something else is wanted there
         """
@@ -81,12 +81,19 @@ class Controller:
                         "Server %s could not be built on %s and goes elsewhere: %s",
                         observation["server_uuid"],
                         observation["host"],
-                        observation["fault"]["message"] if observation["fault"] else "no reason was given",
+                        _why(observation),
                     )
                     self._place()
                 case "offloaded":
                     self._sync(observation["host"])
-                case assignments.Moved(hosts_):
+                case assignments.Moved(hosts_, unplaced):
+                    if unplaced:
+                        LOG.warning(
+                            "Server %s cannot go to the host that was chosen, and another one is looked for: %s",
+                            observation["server_uuid"],
+                            _why(observation),
+                        )
+                        self._place()
                     for host in hosts_:
                         self._sync(host)
 
@@ -104,6 +111,11 @@ class Controller:
         outcome = assignments.observe(session, seen, self._max_attempts)
         reach(Point.CONTROLLER_OBSERVATION_WRITTEN)
         return outcome
+
+
+def _why(observation: wire.Observation) -> str:
+    fault = observation["fault"] or observation.get("order_fault")
+    return fault["message"] if fault else "no reason was given"
 
 
 # An RPC argument has the module's name.

@@ -15,22 +15,26 @@ running     the source's agent has had libvirt move it                     compl
 From the claim on the migration, as a consumer, holds what the server has where it runs, and the server what it is to
 have. Whatever fails, the server stays as it is on its source; its destination's agent finds that nobody wants there
 what it made, and removes it. What stands against a migration is said before anything happens.
+
+A host that nobody named and that turns out not to fit before libvirt has begun is not the end: the migration is queued
+again, for another host.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import os_traits
-from sqlalchemy import Select, or_, select
+from sqlalchemy import ColumnElement, Select, or_, select
 from sqlalchemy.orm import Session
 
 from accelsched import errors, names, wire
 from accelsched.compute import accelerators, hosts, live_devices, moving, servers
 from accelsched.db import instance_actions, moves
 from accelsched.db.base import utcnow
-from accelsched.db.compute import Host, Migration, Request, Server
+from accelsched.db.compute import Host, InstanceAction, Migration, Request, Server
 from accelsched.placement import claims
 from accelsched.scheduler.request import RequestSpec
 
@@ -40,6 +44,7 @@ UNDER_WAY = ("queued", "preparing", "running")
 _COMING = ("preparing", "running")
 _SINCE = "1.2"  # version of accelsched.wire from which on agents understand it
 _REASONS_TOLD = 3
+_RUNNING = ("active", "paused")
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,10 @@ def migrate(
     }
     request = moving.ask_for_host(session, server, before, spec)
     request.spec = {**request.spec, "forced": wanted.forced}
-    moving.begin(session, server, source, request, origin, type_=moves.LIVE, status="queued", flavor=server.flavor)
+    migration = moving.begin(
+        session, server, source, request, origin, type_=moves.LIVE, status="queued", flavor=server.flavor
+    )
+    migration.target = {**migration.target, "request_id": origin.request_id}
     server.task = moves.LIVE_TASK
     instance_actions.begin(session, [server.id], ACTION, origin, event="compute_live_migration", host=server.host)
 
@@ -157,15 +165,25 @@ def comes(migration: Migration) -> bool:
     return moves.is_live(migration) and migration.status in _COMING
 
 
-def observed(session: Session, server: Server, migration: Migration, seen: wire.Observation) -> Sequence[str] | None:
+class Step(NamedTuple):
+    """What follows for others from what an agent saw."""
+
+    told: Sequence[str] = ()  # hosts whose agents are to be told
+    unplaced: bool = False  # the server wants another host
+
+
+def observed(
+    session: Session, server: Server, migration: Migration, seen: wire.Observation, max_attempts: int
+) -> Step | None:
     """Take over what the source's agent saw of a server that goes while it runs.
 
-    :returns: hosts whose agents are to be told; None when what was seen says how the server is, as ever
+    :param max_attempts: hosts that are tried
+    :returns: None when what was seen says how the server is, as ever
     """
     if "migration" in seen:
         migration.target = {**migration.target, "progress": dict(seen["migration"])}
         migration.updated_at = utcnow()
-        return ()
+        return Step()
     if seen["state"] in ("gone", "error"):
         _stay(session, server, migration, seen["fault"] or {"message": "The server was lost meanwhile.", "details": ""})
         return None
@@ -174,20 +192,24 @@ def observed(session: Session, server: Server, migration: Migration, seen: wire.
         return None
     fault = seen.get("order_fault")
     told = [name for name in (migration.source_host, migration.dest_host) if name is not None]
+    unplaced = False
     if fault is not None:
         server.state = seen["state"]
-        _stay(session, server, migration, fault)
+        unfit = fault.get("unfit_target", False) and seen["state"] in _RUNNING
+        unplaced = unfit and _try_elsewhere(session, server, migration, fault, max_attempts)
+        if not unplaced:
+            _stay(session, server, migration, fault)
     else:
         claims.release(session, [migration.uuid])
         moves.land(migration, server)
         instance_actions.finish(session, [server.id], action=ACTION, host=migration.dest_host)
-    return told
+    return Step(told, unplaced)
 
 
-def awaited(session: Session, server: Server | None, seen: wire.Observation) -> str | None:
+def awaited(session: Session, server: Server | None, seen: wire.Observation, max_attempts: int) -> Step | None:
     """Take over what the destination's agent saw of a server that it is to make ready for.
 
-    :returns: the host whose agent is to be told, None for nobody
+    :param max_attempts: hosts that are tried
     """
     migration = None if server is None else moving.of(session, server)
     if server is None or migration is None or migration.status != "preparing" or migration.dest_host != seen["host"]:
@@ -195,46 +217,131 @@ def awaited(session: Session, server: Server | None, seen: wire.Observation) -> 
     if server.desired != "active" or seen.get("incarnation", 1) != migration.target["incarnation"]:
         return None
     if seen["state"] == "error":
-        _stay(session, server, migration, seen["fault"] or {"message": "Its destination failed.", "details": ""})
-    elif seen["state"] == "awaited":
+        fault = seen["fault"] or {"message": "Its destination failed.", "details": ""}
+        return _unfit(session, server, migration, fault, max_attempts)
+    if seen["state"] == "awaited":
         agent = hosts.agent_of(session, migration.dest_host) or ""
         moves.leave(migration, server, {"host": migration.dest_host, "agent": agent})
-        return server.host
+        return Step([migration.source_host])
     return None
+
+
+def _unfit(session: Session, server: Server, migration: Migration, fault: wire.Fault, max_attempts: int) -> Step:
+    """Take over that the destination cannot be made ready."""
+    told = [] if migration.dest_host is None else [migration.dest_host]
+    if _try_elsewhere(session, server, migration, fault, max_attempts):
+        return Step(told, unplaced=True)
+    _stay(session, server, migration, fault)
+    return Step(told)
+
+
+def _try_elsewhere(
+    session: Session, server: Server, migration: Migration, fault: wire.Fault, max_attempts: int
+) -> bool:
+    """Ask the schedulers for another host in place of one that turned out not to fit before anything moved.
+
+    :returns: whether that was asked; not when its host was named, when enough of them were tried, or it was given up
+    """
+    request = session.get_one(Request, migration.request_id)
+    moves.note_tried(migration, fault)
+    if migration.target.get("aborted") or request.spec.get("host") or len(moves.tried(migration)) >= max_attempts:
+        return False
+    ignored = [*request.spec.get("ignore_hosts", ()), migration.dest_host]
+    request.spec = {**request.spec, "ignore_hosts": ignored}
+    request.state, request.worker, request.lease_until = "pending", None, None
+    _let_go(session, server, migration)
+    moves.queue_again(migration, server)
+    return True
+
+
+def tried_for(session: Session, action: InstanceAction) -> list[moves.Tried]:
+    """Return the hosts that turned out not to fit for what an action asked for, the first tried first."""
+    if action.action != ACTION:
+        return []
+    query = select(Migration).where(Migration.server_id == action.server_id, Migration.type == moves.LIVE)
+    found = session.scalars(query.order_by(Migration.id))
+    return [
+        one
+        for migration in found
+        if migration.target.get("request_id") == action.request_id
+        for one in moves.tried(migration)
+    ]
+
+
+def _let_go(session: Session, server: Server, migration: Migration) -> None:
+    """Have a server hold what it has where it is, and nothing else."""
+    claims.release(session, [server.uuid])
+    claims.hand_over(session, migration.uuid, server.uuid, "INSTANCE")
 
 
 def _stay(session: Session, server: Server, migration: Migration, fault: wire.Fault) -> None:
     """Have a server go on where it is, and hold what it has there and nothing else."""
     if migration.status != "queued":
-        claims.release(session, [server.uuid])
-        claims.hand_over(session, migration.uuid, server.uuid, "INSTANCE")
+        _let_go(session, server, migration)
+    told = moves.with_tried(migration, fault)
     status = "cancelled" if migration.target.get("aborted") else "error"
-    moves.stay(migration, server, fault, status)
-    instance_actions.finish(session, [server.id], action=ACTION, host=migration.source_host, fault=fault)
+    moves.stay(migration, server, told, status)
+    instance_actions.finish(session, [server.id], action=ACTION, host=migration.source_host, fault=told)
 
 
-def host_lost(session: Session, name: str) -> set[str]:
+def host_lost(session: Session, name: str, max_attempts: int) -> set[str]:
     """Have servers not go on to, nor wait to leave, a host that was forced down: it is off, or cut off.
 
+    :param max_attempts: hosts that are tried
     :returns: hosts whose agents are to be told
     """
+    rows = _locked(session, UNDER_WAY, or_(Migration.source_host == name, Migration.dest_host == name))
+    told: set[str] = set()
+    for server, migration in rows:
+        comes_ = migration.source_host != name
+        what = "where the server was to go" if comes_ else "that the server was on"
+        fault: wire.Fault = {"message": f"Host {name} was lost, {what}.", "details": ""}
+        if comes_ and migration.status == "preparing":
+            told.add(migration.source_host)
+            _unfit(session, server, migration, fault, max_attempts)
+            continue
+        told |= {side for side in (migration.source_host, migration.dest_host) if side is not None}
+        _stay(session, server, migration, fault)
+    return told - {name}
+
+
+def silent_targets(session: Session, service_down_time_s: int) -> list[str]:
+    """Return the hosts that are to make ready for servers and of which nothing is heard any more."""
+    waited_for = select(Migration.dest_host).where(Migration.type == moves.LIVE, Migration.status == "preparing")
+    found = session.scalars(select(Host).where(Host.name.in_(waited_for))).all()
+    return [host.name for host in found if not hosts.is_up(host, service_down_time_s)]
+
+
+def leave_silent(session: Session, service_down_time_s: int, max_attempts: int) -> list[str]:
+    """Have servers not wait for hosts that were to make ready for them and of which nothing is heard any more.
+
+    :param max_attempts: hosts that are tried
+    :returns: these hosts
+    """
+    silent = silent_targets(session, service_down_time_s)
+    left: set[str] = set()
+    for server, migration in _locked(session, ("preparing",), Migration.dest_host.in_(silent)):
+        left.add(migration.dest_host or "")
+        message = f"The agent of host {migration.dest_host}, where the server was to go, does not answer."
+        _unfit(session, server, migration, {"message": message, "details": ""}, max_attempts)
+    return sorted(left)
+
+
+def _locked(session: Session, statuses: Sequence[str], which: ColumnElement[bool]) -> list[tuple[Server, Migration]]:
+    """Return servers that go while they run, and their migrations."""
     rows = session.execute(
         select(Server, Migration)
         .join(Migration, Migration.id == Server.migration_id)
         .where(
-            or_(Migration.source_host == name, Migration.dest_host == name),
-            Migration.status.in_(UNDER_WAY),
+            Migration.type == moves.LIVE,
+            Migration.status.in_(statuses),
+            which,
             *(Server.deleted_at.is_(None), Server.desired == "active"),
         )
         .order_by(Server.id)
         .with_for_update()
     )
-    told: set[str] = set()
-    for server, migration in rows:
-        what = "that the server was on" if migration.source_host == name else "where the server was to go"
-        told |= {side for side in (migration.source_host, migration.dest_host) if side is not None}
-        _stay(session, server, migration, {"message": f"Host {name} was lost, {what}.", "details": ""})
-    return told - {name}
+    return [(server, migration) for server, migration in rows]
 
 
 def under_way(session: Session, uuid: str, *, project_id: str | None) -> list[Migration]:

@@ -102,8 +102,8 @@ def begin(
     type_: str,
     status: str,
     flavor: Mapping[str, Any],
-) -> None:
-    """Write down that a server is to go somewhere; its task is the caller's to say.
+) -> Migration:
+    """Write down that a server is to go somewhere, and return that; its task is the caller's to say.
 
     :param source: the host that it is on
     :param request: what :func:`ask_for_host` returned
@@ -131,6 +131,7 @@ def begin(
     session.flush()
     server.migration_id = migration.id
     server.updated_at = utcnow()
+    return migration
 
 
 def move(

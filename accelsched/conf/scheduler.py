@@ -13,7 +13,8 @@ OPTS = [
         "max_attempts",
         default=3,
         min=1,
-        help="Hosts on which a server's first build is tried before the server is an error.",
+        help="Hosts on which a server's first build is tried before the server is an error; and hosts that are tried "
+        "for a live migration whose host nobody named, before the server stays where it is.",
     ),
     cfg.BoolOpt(
         "evacuate_on_failure",

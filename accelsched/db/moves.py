@@ -8,14 +8,14 @@ A server's row says where it is just now, its migration's what it was where it c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, cast
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from accelsched import wire
 from accelsched.db.base import utcnow
-from accelsched.db.compute import Migration, Server
+from accelsched.db.compute import Migration, Server, as_iso
 
 Power = Literal["running", "stopped", "paused", "suspended", "rescued", "aside", "away"]
 Reboot = Literal["soft", "hard"]
@@ -23,6 +23,16 @@ Reboot = Literal["soft", "hard"]
 LIVE = "live-migration"
 """Type of the migrations of servers that run meanwhile, see :mod:`accelsched.compute.live_migration`."""
 LIVE_TASK = "migrating"
+
+
+class Tried(TypedDict):
+    """A host that a server could not go to as it runs, which was found out before anything moved."""
+
+    host: str
+    message: str
+    details: str
+    began: str | None  # ISO 8601
+    ended: str | None
 
 
 def wish(
@@ -65,6 +75,7 @@ def place(
         "devices": [dict(device) for device in devices],
         "numa": None if numa is None else [dict(node) for node in numa],
         "incarnation": server.incarnation if same else _next_incarnation(session, server),
+        "placed_at": as_iso(utcnow()),
     }
     source = {
         "flavor": server.flavor,
@@ -144,6 +155,41 @@ def stay(migration: Migration, server: Server, fault: wire.Fault, status: str) -
     migration.fault = dict(fault)
     close(migration, server, status)
     server.updated_at = utcnow()
+
+
+def tried(migration: Migration) -> list[Tried]:
+    """Return where a server was to go as it runs and could not, the first tried first."""
+    return cast("list[Tried]", migration.target.get("tried", []))
+
+
+def note_tried(migration: Migration, fault: wire.Fault) -> None:
+    """Write down that a server cannot go to the host that it was to go to as it runs."""
+    one: Tried = {
+        "host": migration.dest_host or "",
+        "message": fault["message"],
+        "details": fault["details"],
+        "began": migration.target.get("placed_at"),
+        "ended": as_iso(utcnow()),
+    }
+    migration.target = {**migration.target, "tried": [*tried(migration), one]}
+
+
+def with_tried(migration: Migration, fault: wire.Fault) -> wire.Fault:
+    """Return why a server stays, with what was tried before."""
+    found = tried(migration)
+    if not found or [one["message"] for one in found] == [fault["message"]]:
+        return fault
+    listed = "; ".join(f"{one['host']}: {one['message']}" for one in found)
+    return {**fault, "message": f"{fault['message']} Tried in vain: {listed}"}
+
+
+def queue_again(migration: Migration, server: Server) -> None:
+    """Have a server that was to go as it runs wait for another host."""
+    if migration.status == "running":
+        _do_as_before(migration, server)
+    migration.target = {key: value for key, value in migration.target.items() if key != "progress"}
+    migration.dest_host = migration.dest_node = None
+    _step(migration, server, "queued", LIVE_TASK)
 
 
 def close(migration: Migration, server: Server, status: str) -> None:

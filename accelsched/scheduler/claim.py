@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import ColumnElement, Text, and_, bindparam, func, insert, or_, select, text, update
 from sqlalchemy.orm import Session
 
+from accelsched import wire
 from accelsched.db import instance_actions, moves
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Decision as DecisionRow
@@ -281,22 +282,22 @@ def give_up(session: Session, request: Request, message: str) -> None:
     now = utcnow()
     query = select(Server).where(_wanting([request])).order_by(Server.id).with_for_update()
     left = session.scalars(query).all()
+    fault: wire.Fault = {"message": message, "details": ""}
     for server in left:
         server.updated_at = now
         if request.server_id is not None:
             server.task = None
             for migration in _migrations(session, [request]).values():
-                migration.fault = {"message": message, "details": ""}
+                fault = moves.with_tried(migration, fault)
+                migration.fault = dict(fault)
                 moves.close(migration, server, "error")
             continue
         tried = f" Builds failed on {', '.join(server.failed_hosts)}." if server.failed_hosts else ""
         last = f" The last: {server.fault['message']}" if server.failed_hosts and server.fault else ""
-        fault = {"code": 500, "message": f"{message}{tried}{last}", "details": "", "created": as_iso(now)}
-        server.state, server.fault = "error", fault
+        shown = {"code": 500, "message": f"{message}{tried}{last}", "details": "", "created": as_iso(now)}
+        server.state, server.fault = "error", shown
     for action in ("create",) if request.server_id is None else _MOVES:
-        instance_actions.finish(
-            session, [server.id for server in left], action=action, fault={"message": message, "details": ""}
-        )
+        instance_actions.finish(session, [server.id for server in left], action=action, fault=fault)
 
 
 def explain(session: Session, explanations: Sequence[tuple[int, int, Mapping[str, Any]]]) -> None:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import patience
@@ -172,8 +173,25 @@ def test_a_server_that_cannot_go_while_it_runs_stays(cloud: Cloud, point: Point)
     with cloud.killed_at(point):
         cloud.act(server, "os-migrateLive", {"host": None, "block_migration": "auto"})
     patience.wait(lambda: cloud.migrations(server) == ["error"], told=lambda: cloud.migrations(server))
-    assert cloud.wait_for("ACTIVE")["OS-EXT-SRV-ATTR:host"] == old  # for both hosts' agents share one libvirt here
+    assert cloud.wait_for("ACTIVE")["OS-EXT-SRV-ATTR:host"] == old  # nobody listens for libvirt on the other
     cloud.assert_runs()
+    patience.wait(lambda: cloud.directories(other) == set())
+    tried, action = cloud.events(server)  # another host was looked for, and there is none
+    assert (tried["host"], tried["result"], action["result"]) == (other, "Error", "Error")
+    assert "unable to connect" in tried["details"]
+    assert action["details"].startswith("No valid host")
+
+
+def test_a_server_does_not_wait_for_a_host_that_is_lost_before_it_was_ready(cloud: Cloud) -> None:
+    server = cloud.one()
+    old = cloud.wait_for("ACTIVE")["OS-EXT-SRV-ATTR:host"]
+    (other,) = {*HOSTS} - {old}
+    arguments = {"host": None, "block_migration": "auto"}
+    act = functools.partial(cloud.act, server, "os-migrateLive", arguments)
+    with cloud.held_at(Point.AGENT_LANDING_PREPARED, act), cloud.lost(other):
+        patience.wait(lambda: cloud.migrations(server) == ["error"], told=lambda: cloud.migrations(server))
+        assert cloud.events(server)[0]["details"] == f"Host {other} was lost, where the server was to go."
+        cloud.assert_runs()
     patience.wait(lambda: cloud.directories(other) == set())
 
 

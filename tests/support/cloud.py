@@ -100,7 +100,7 @@ class Cloud:
                 "shutdown_timeout": 0,
             },
             "devices": {"simulated_gpus": "2"},
-            "libvirt": {"virt_type": "qemu", "live_migration_uri": "qemu:///system", "network": self.network},
+            "libvirt": {"virt_type": "qemu", "live_migration_uri": "qemu+tcp://%s:1/system", "network": self.network},
             "glance": self._options["glance"],
         }
 
@@ -290,6 +290,13 @@ class Cloud:
         """Return how a server's migrations stand, the newest first."""
         answer = self.api.get(f"{C}/os-migrations?instance_uuid={server}")
         return [migration["status"] for migration in answer.json()["migrations"]] if answer.ok else []
+
+    def events(self, server: str) -> list[dict[str, Any]]:
+        """Return what happened for what was done last to a server, the newest first."""
+        of_server = f"{C}/servers/{server}/os-instance-actions"
+        last = self.api.get(of_server).json()["instanceActions"][0]["request_id"]
+        events: list[dict[str, Any]] = self.api.get(f"{of_server}/{last}").json()["instanceAction"]["events"]
+        return events
 
     def domains(self, host: str) -> dict[str, bool]:
         """Return the domains whose files are below a host's state, and whether they run."""

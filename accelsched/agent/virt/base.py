@@ -32,6 +32,10 @@ class MigrationError(errors.AccelschedError):
     """A server that runs could not go elsewhere, and stays; the text is fit for its owner."""
 
 
+class UnfitTargetError(MigrationError):
+    """It cannot go to that host, which was found out before anything moved; perhaps to another one."""
+
+
 class SnapshotError(errors.AccelschedError):
     """No image could be made of a server's disk; the text is fit for its owner."""
 
@@ -380,6 +384,7 @@ class VirtDriver(ABC):
         """Have a server go to another host as it runs, or find that it has gone; nothing of it runs here then.
 
         :raises MigrationError: when it stays, as it is
+        :raises UnfitTargetError: so too, and another host may do
         :raises accelsched.errors.UnavailableError: when it cannot be told now where it is
         :raises InterruptedBuildError: when told to stop; it stays then
         """

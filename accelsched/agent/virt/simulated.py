@@ -234,7 +234,10 @@ class SimulatedDriver(base.VirtDriver):
             return
         if destination.aborted:
             raise base.MigrationError("the migration was aborted")
-        destination.landing("")
+        try:
+            destination.landing("")
+        except (errors.NotFoundError, errors.ConflictError) as exc:
+            raise base.UnfitTargetError(str(exc)) from exc
         options = self.context.conf.agent
         memory = assignment["flavor"]["ram_mb"] << 20
         told: wire.LiveProgress = {

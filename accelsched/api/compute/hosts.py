@@ -318,7 +318,7 @@ class ComputeServices(HostResource):
             back: set[str] = set()
             if lost:
                 back |= moving.host_lost(session, host.name, evacuated=evacuates)
-                back |= live_migration.host_lost(session, host.name)
+                back |= live_migration.host_lost(session, host.name, self._services.conf.scheduler.max_attempts)
             agents = [(hosts.agent_of(session, name) or "", name) for name in sorted(back)]
             on_their_way = rebuilding.evacuate_host(session, host.name, origin) if evacuates else 0
             return host, zones.of_hosts(session, [host.name]), on_their_way, agents
@@ -328,6 +328,7 @@ class ComputeServices(HostResource):
             hint("sync", functools.partial(self._services.agents.sync, agent, [name]))
         if on_their_way:
             LOG.warning("Host %s was forced down: %d servers are evacuated", host.name, on_their_way)
+        if lost:
             hint("place", self._services.scheduler.place)
         return host, in_zone
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import falcon
@@ -13,8 +14,9 @@ from accelsched.api import resources
 from accelsched.api.compute import microversion, queries
 from accelsched.api.compute.servers import ServerResource
 from accelsched.compute import instance_actions as domain
-from accelsched.compute import servers
+from accelsched.compute import live_migration, servers
 from accelsched.db.compute import InstanceAction, Server
+from accelsched.db.moves import Tried
 
 _RULE = "os_compute_api:os-instance-actions:"
 
@@ -52,11 +54,14 @@ class InstanceActions(ServerResource):
         with self._services.db.reading() as session:
             server = servers.get(session, uuid, project_id=scope, deleted=minor >= 21).server
             action = domain.get(session, server.id, request_id)
+            tried = live_migration.tried_for(session, action)
         view = _view(action, server, minor)
         inside = policies.allowed(enforcer, context, _RULE + "events")
         if inside or minor >= 51:
             detailed = policies.allowed(enforcer, context, _RULE + "events:details")
-            view["events"] = _events(action, server, minor, inside=inside, detailed=detailed)
+            events = [*map(_trial, reversed(tried)), _event(action)] if action.event is not None else []
+            told = functools.partial(_told, server=server, minor=minor, inside=inside, detailed=detailed)
+            view["events"] = [told(event) for event in events]
         resp.media = {"instanceAction": view}
 
 
@@ -75,30 +80,51 @@ def _view(action: InstanceAction, server: Server, minor: int) -> dict[str, Any]:
     return view
 
 
-def _events(
-    action: InstanceAction, server: Server, minor: int, *, inside: bool, detailed: bool
-) -> list[dict[str, Any]]:
-    """Return what happened for an action.
-
-    :param inside: whether the reader may see the host and what went wrong in it
-    :param detailed: whether the reader may see why (2.84)
-    """
-    if action.event is None:
-        return []
+def _event(action: InstanceAction) -> dict[str, Any]:
+    """Return what had to happen for an action, with all that anybody may see of it."""
     fault = action.fault or {}
     result = "Error" if fault else "Success"
-    event = {
+    return {
         "event": action.event,
         "start_time": action.started_at.isoformat(),
         "finish_time": None if action.finished_at is None else action.finished_at.isoformat(),
         "result": None if action.finished_at is None else result,
+        "traceback": fault.get("details"),
+        "host": action.host,
+        "details": fault.get("message"),
     }
+
+
+def _trial(tried: Tried) -> dict[str, Any]:
+    """Return that a host turned out not to fit, in an event named as that in which Nova checks hosts."""
+    return {
+        "event": "compute_check_can_live_migrate_destination",
+        "start_time": _nova_time(tried["began"]),
+        "finish_time": _nova_time(tried["ended"]),
+        "result": "Error",
+        "traceback": tried["details"],
+        "host": tried["host"],
+        "details": tried["message"],
+    }
+
+
+def _nova_time(moment: str | None) -> str | None:
+    return None if moment is None else moment.removesuffix("Z")
+
+
+def _told(event: dict[str, Any], server: Server, minor: int, *, inside: bool, detailed: bool) -> dict[str, Any]:
+    """Return an event as far as it is shown.
+
+    :param inside: whether the reader may see the host and what went wrong in it
+    :param detailed: whether the reader may see why (2.84)
+    """
+    view = {key: event[key] for key in ("event", "start_time", "finish_time", "result")}
     if inside:
-        event["traceback"] = fault.get("details")
+        view["traceback"] = event["traceback"]
     if minor >= 62:
-        event["hostId"] = names.host_alias(server.project_id, action.host or "")
+        view["hostId"] = names.host_alias(server.project_id, event["host"] or "")
         if inside:
-            event["host"] = action.host
+            view["host"] = event["host"]
     if minor >= 84 and detailed:
-        event["details"] = fault.get("message")
-    return [event]
+        view["details"] = event["details"]
+    return view

@@ -297,7 +297,7 @@ class LibvirtDriver(base.VirtDriver):
         server_uuid = assignment["server_uuid"]
         flavor = assignment["flavor"]
         gib = flavor["ram_mb"] / 1024 + flavor["disk_gb"]
-        failure: str | None = None
+        failure: base.MigrationError | None = None
         where = self._whereabouts(server_uuid)
         if where is sending.Whereabouts.ON_ITS_WAY:
             self._see_through(server_uuid, gib, progress)
@@ -317,8 +317,8 @@ class LibvirtDriver(base.VirtDriver):
         if destination.aborted:
             raise base.MigrationError("the migration was aborted")
         if where is not sending.Whereabouts.HERE:
-            raise base.MigrationError(failure or "the server stopped before it was there")
-        raise base.MigrationError(failure or "the migration failed; see libvirt's log on both hosts")
+            raise base.MigrationError(str(failure or "the server stopped before it was there")) from failure
+        raise failure or base.MigrationError("the migration failed; see libvirt's log on both hosts")
 
     def hasten(self, server_uuid: str) -> None:
         """Stop the virtual CPUs; libvirt has them go on where the domain arrives."""
@@ -328,7 +328,9 @@ class LibvirtDriver(base.VirtDriver):
     def _whereabouts(self, server_uuid: str) -> sending.Whereabouts:
         return self._owned.look(server_uuid, sending.whereabouts, "tell where a domain is")
 
-    def _go(self, server_uuid: str, destination: base.Destination, gib: float, progress: base.Progress) -> str | None:
+    def _go(
+        self, server_uuid: str, destination: base.Destination, gib: float, progress: base.Progress
+    ) -> base.MigrationError | None:
         """Migrate a domain; return why that failed, None when it is there."""
         options = self.context.conf.libvirt
 
@@ -339,7 +341,7 @@ class LibvirtDriver(base.VirtDriver):
         try:
             there = destination.landing(xml)
         except (errors.NotFoundError, errors.ConflictError) as exc:
-            return str(exc)
+            return base.UnfitTargetError(str(exc))
         definition = etree.fromstring(xml.encode())
         uri = options.live_migration_uri.replace("%s", there["address"])
         call = sending.Sending(
@@ -350,7 +352,10 @@ class LibvirtDriver(base.VirtDriver):
         late = watch.until(call.over)
         if call.error is None:
             return None
-        return "it took longer than [libvirt] live_migration_completion_timeout allows" if late else str(call.error)
+        if late:
+            return base.MigrationError("it took longer than [libvirt] live_migration_completion_timeout allows")
+        unfit = not watch.moved and sending.is_about_target(call.error)
+        return (base.UnfitTargetError if unfit else base.MigrationError)(str(call.error))
 
     def _see_through(self, server_uuid: str, gib: float, progress: base.Progress) -> None:
         """Wait until a migration is over that nobody waits for any more."""

@@ -134,6 +134,7 @@ class Watch:
         self._limit_s = options.live_migration_completion_timeout * max(gib, 1.0)
         self._force = options.live_migration_timeout_action == "force_complete"
         self._progress = progress
+        self.moved = False  # whether anything was seen to have been sent
 
     def until(self, over: Callable[[float], bool]) -> bool:
         """Watch until it is over.
@@ -156,9 +157,11 @@ class Watch:
                 if self._limit_s and since > self._limit_s and not late:
                     self._domain.suspend() if self._force else self._domain.abortJob()
                     late = True
+                stats = job(self._domain)
+                self.moved |= any(stats.get(key, 0) > 0 for key in ("memory_processed", "disk_processed"))
                 if time.monotonic() - told_at >= _TOLD_EVERY_S or told_at == began:
                     told_at = time.monotonic()
-                    if stats := job(self._domain):
+                    if stats:
                         self._progress.migration(told(stats))
         return late and not self._force
 
@@ -173,6 +176,24 @@ def told(stats: Mapping[str, Any]) -> wire.LiveProgress:
         "disk_processed": stats.get("disk_processed", 0),
         "disk_remaining": stats.get("disk_remaining", 0),
     }
+
+
+# What the other host's libvirt answers when it is asked to make ready, or this one when it does not let it in.
+_OF_TARGET = frozenset(
+    {
+        libvirt.VIR_ERR_CPU_INCOMPATIBLE,
+        libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+        libvirt.VIR_ERR_NO_CONNECT,
+        libvirt.VIR_ERR_AUTH_FAILED,
+    }
+)
+_UNREACHED = (libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_FROM_RPC)
+
+
+def is_about_target(error: libvirt.libvirtError) -> bool:
+    """Tell whether another host might do, by what libvirt says of a migration that failed."""
+    code = error.get_error_code()
+    return code in _OF_TARGET or (code, error.get_error_domain()) == _UNREACHED
 
 
 class Sending:
