@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -133,9 +134,14 @@ class Aggregates:
 
 
 def _number(id_: str) -> int:
-    if not (id_.isascii() and id_.isdecimal() and len(id_) < 10):
+    """Return the number that an aggregate goes by; one that none can have is as good as any that none has.
+
+    :raises accelsched.errors.InvalidError: when it is no number
+    """
+    if re.fullmatch(r"-?[0-9]{1,50}", id_, re.ASCII) is None:
         raise errors.InvalidError(f"id must be an integer, not {id_[:50]!r}")
-    return int(id_)
+    number = int(id_)
+    return number if 0 <= number < 2**31 else -1
 
 
 def _view(shown: domain.Shown, req: falcon.Request) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class KeyPairs:
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         """Show a key pair."""
         minor = microversion.version_of(req).minor
-        user_id = self._owner(req, "show", queries.last(queries.parameters(req), "user_id"))
+        user_id = self._owner(req, "show", _user(req))
         with self._services.db.reading() as session:
             pair = domain.get(session, user_id, name)
         resp.media = {
@@ -119,7 +119,7 @@ class KeyPairs:
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         """Delete a key pair."""
-        user_id = self._owner(req, "delete", queries.last(queries.parameters(req), "user_id"))
+        user_id = self._owner(req, "delete", _user(req))
         self._services.db.transact(lambda session: domain.remove(session, user_id, name))
         resp.status = falcon.HTTP_204 if microversion.version_of(req).minor >= 2 else falcon.HTTP_202
 
@@ -130,6 +130,13 @@ class KeyPairs:
         user_id: str = named or context.user_id or ""
         policies.require(self._services.enforcer, context, KEY_PAIRS + rule, {"user_id": user_id})
         return user_id
+
+
+def _user(req: falcon.Request) -> str | None:
+    params = queries.parameters(req)
+    if microversion.version_of(req).minor >= 75:
+        queries.check_known(params, "user_id")
+    return queries.last(params, "user_id")
 
 
 def _brief(pair: KeyPair, minor: int) -> dict[str, Any]:

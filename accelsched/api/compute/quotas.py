@@ -27,8 +27,9 @@ _LIMIT = {"type": ["integer", "string"], "pattern": "^-?[0-9]{1,10}$", "minimum"
 _IN_GROUPS = ("server_groups", "server_group_members")
 # What Nova limited once, by the version that no longer knows it, and what is said of it here: there are no networks
 # of Nova's own, and files are not injected.
+_OF_NETWORKS = ("fixed_ips", "floating_ips", "security_group_rules", "security_groups")
 _GONE = (
-    (36, dict.fromkeys(("fixed_ips", "floating_ips", "security_group_rules", "security_groups"), domain.UNLIMITED)),
+    (36, dict.fromkeys(_OF_NETWORKS, domain.UNLIMITED)),
     (57, dict.fromkeys(("injected_file_content_bytes", "injected_file_path_bytes", "injected_files"), 0)),
 )
 
@@ -146,6 +147,8 @@ def _set(req: falcon.Request, limits: Mapping[str, int], project_id: str | None 
 
 def _class_set(req: falcon.Request, limits: Mapping[str, int], name: str | None = None) -> dict[str, Any]:
     minor = microversion.version_of(req).minor
-    # Nova forgot the limits on groups here until 2.50.
-    shown = {key: limit for key, limit in {**_old(minor), **limits}.items() if minor >= 50 or key not in _IN_GROUPS}
+    shown = {**_old(minor), **limits}
+    if minor < 50:  # until then Nova forgot here what had changed about groups and networks
+        shown = {**dict.fromkeys(_OF_NETWORKS, domain.UNLIMITED), **shown}
+        shown = {key: limit for key, limit in shown.items() if key not in _IN_GROUPS}
     return {"quota_class_set": shown if name is None else {"id": name, **shown}}

@@ -44,9 +44,21 @@ def test_parameters_of_a_servers_actions_and_of_a_hypervisor_are_known_or_refuse
     path = f"{C}/servers/{server}/os-instance-actions?changes-before=2030-01-01T00:00:00Z"
     assert [api.at(f"2.{minor}").get(path).status_code for minor in (57, 58, 65, 66)] == [200, 400, 400, 200]
     (hypervisor,) = api.at("2.53").get(f"{C}/os-hypervisors").json()["hypervisors"]
+    assert api.at("2.75").get(f"{C}/os-keypairs/none?frobnicate=1").status_code == 400
     path = f"{C}/os-hypervisors/{hypervisor['id']}"
     assert api.at("2.53").get(f"{path}?with_servers=yes").status_code == 200
     assert api.at("2.53").get(f"{path}?frobnicate=1").status_code == 400
+
+
+def test_numbers_that_no_aggregate_can_have_are_not_found(api):
+    for number, status in (("-1", 404), ("2147483648", 404), ("9" * 40, 404), ("1.5", 400), ("x", 400)):
+        assert api.get(f"{C}/os-aggregates/{number}").status_code == status, number
+
+
+def test_quota_classes_have_what_nova_shows_of_networks_until_2_50(api):
+    for minor, there in ((1, True), (49, True), (50, False)):
+        shown = api.at(f"2.{minor}").get(f"{C}/os-quota-class-sets/default").json()["quota_class_set"]
+        assert ("fixed_ips" in shown, "server_groups" in shown) == (there, not there)
 
 
 def test_migrations_know_their_filters_from_the_version_that_brought_them(api):
