@@ -17,13 +17,14 @@ others       FPGA region                            cannot
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import os_traits
 
-from accelsched import wire
+from accelsched import names, wire
 from accelsched.db.compute import Host, Server
 
 
@@ -42,6 +43,9 @@ NEEDS = {
     "pci": Needs(libvirt=10_000_000, qemu=8_002_002, kernel=(5, 18)),
     "simulated": None,
 }
+_VGPUS = frozenset({"mdev", "vfio"})
+_TYPE = f"{names.vgpu_type_trait('')}_"
+_CLASS = f"{names.vgpu_class('')}_"
 _CALLED = {"mdev": "a mediated device", "vfio": "a vGPU on a virtual function", "pci": "a PCI function"}
 
 
@@ -94,6 +98,51 @@ def unsaved(server: Server, host: Host) -> str | None:
         if way not in NEEDS or (way == "pci" and os_traits.HW_PCI_LIVE_MIGRATABLE not in provider.get("traits", ())):
             return f"the server has {text}, and what is in that device cannot be saved"
     return too_old(host, {provider["how"] for provider in known.values()})
+
+
+def vgpu_types(server: Server, host: Host) -> dict[str, frozenset[str]]:
+    """Return the traits of the vGPU types that a server has, by request group: what runs on one type goes to no other.
+
+    The class does not say it: on most GPUs it is ``VGPU`` whatever the type.
+
+    :param host: that it is on
+    """
+    found: dict[str, set[str]] = defaultdict(set)
+    for device in held(server):
+        provider = _reported(host, device)
+        if provider.get("how", "") in _VGPUS:
+            found[device["group"]] |= _types_of(device, provider)
+    return {group: frozenset(types) for group, types in found.items()}
+
+
+def _types_of(device: Mapping[str, Any], provider: Mapping[str, Any]) -> frozenset[str]:
+    """Return the traits of the types that were given out of a device; of several, each has a class of its own.
+
+    Which type a class stands for that an operator named, its agent alone knows; the host then finds out by itself.
+    """
+    offered = _vgpu_traits(provider)
+    if len(offered) <= 1:
+        return offered
+    named = (resource.removeprefix(_CLASS) for resource in device["resources"] if resource.startswith(_CLASS))
+    return offered & {f"{_TYPE}{name}" for name in named}
+
+
+def _vgpu_traits(provider: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(trait for trait in provider.get("traits", ()) if trait.startswith(_TYPE))
+
+
+def lacks(host: Host, types: Mapping[str, Collection[str]]) -> str | None:
+    """Return which vGPU types a host has on none of its devices; None when it has all.
+
+    :param types: traits, by request group
+    """
+    there = frozenset[str]().union(*map(_vgpu_traits, host.reported.values()))
+    missing = sorted(frozenset[str]().union(*types.values()) - there)
+    if not missing:
+        return None
+    named = ", ".join(trait.removeprefix(_TYPE) for trait in missing)
+    has = ", ".join(sorted(trait.removeprefix(_TYPE) for trait in there)) or "none"
+    return f"host {host.name} has no device of vGPU type {named}, which the server's is; it has {has}"
 
 
 def too_old(host: Host, ways_: Collection[str]) -> str | None:

@@ -96,6 +96,9 @@ def migrate(
         "host": wanted.target,
         "ignore_hosts": [source.name, *unfit],
         "host_traits": [names.MOVES_LIVE],
+        "group_traits": {
+            group: sorted(traits) for group, traits in live_devices.vgpu_types(server, source).items() if traits
+        },
     }
     request = moving.ask_for_host(session, server, before, spec)
     request.spec = {**request.spec, "forced": wanted.forced}
@@ -127,7 +130,12 @@ def _check(session: Session, server: Server, source: Host, before: Request, want
     if reason is not None:
         raise _refused(reason)
     others = session.scalars(select(Host).where(Host.name != source.name).order_by(Host.id)).all()
-    unfit = {host.name: why for host in others if (why := _unlike(host, source) or _cannot(host, ways)) is not None}
+    types = live_devices.vgpu_types(server, source)
+    unfit = {
+        host.name: why
+        for host in others
+        if (why := _unlike(host, source) or _cannot(host, ways) or live_devices.lacks(host, types)) is not None
+    }
     if wanted.target in unfit:
         raise _refused(unfit[wanted.target])
     if len(unfit) == len(others):

@@ -45,6 +45,7 @@ class RequestSpec:
     ignore_hosts: Sequence[str] = ()  # hosts that it must not go to
     pci: Sequence[PciRequest] = ()
     host_traits: Sequence[str] = ()  # that the host must have besides
+    group_traits: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)  # so too of groups, by suffix
     server: str | None = None  # uuid of the one that is there already and wants another place
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,9 +75,15 @@ class RequestSpec:
         :raises accelsched.errors.InvalidError: naming the extra spec that is wrong
         """
         query = _query(self.flavor, self.image, self.numa(), self.pci)
+        if self.group_traits:
+            query = dataclasses.replace(query, groups=tuple(map(self._with_traits, query.groups)))
         # An agent that knows nothing of programming would hand out a region as it is.
         needed = {names.RPC_1_1} if bitstreams.asked(self.flavor["extra_specs"]) else set()
         return dataclasses.replace(query, root_required=query.root_required | {*self.host_traits, *needed})
+
+    def _with_traits(self, group: RequestGroup) -> RequestGroup:
+        traits = tuple(frozenset({trait}) for trait in self.group_traits.get(group.suffix, ()))
+        return dataclasses.replace(group, required=(*group.required, *traits))
 
     def numa(self) -> NumaRequest | None:
         """Return what is asked of NUMA nodes; None when nothing is.

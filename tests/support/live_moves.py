@@ -22,13 +22,14 @@ WHOEVER: dict[str, Any] = {"project_id": None, "admin": True, "service_down_time
 
 
 def report(
-    site: Site, name: str, how: str = "simulated", traits: tuple[str, ...] = (), **hypervisor: Any
+    site: Site, name: str, how: str = "simulated", traits: tuple[str, ...] = (), gpus: int = 1, **hypervisor: Any
 ) -> wire.HostReport:
-    told = fleets.host_report(name, gpus=1, vgpus=2)
+    told = fleets.host_report(name, gpus=gpus, vgpus=2)
     told["providers"][0]["traits"].append(names.MOVES_LIVE)
     for device in told["providers"][1:]:
         device["how"] = how
-        device["traits"] += traits
+        typed = any(trait.startswith(names.vgpu_type_trait("")) for trait in traits)
+        device["traits"] = [*(() if typed else device["traits"]), *traits]
     if hypervisor:
         told["hypervisor"] = {**told["hypervisor"], "type": "QEMU", **hypervisor}  # type: ignore[typeddict-item]
     site.controller.report_host({}, told)

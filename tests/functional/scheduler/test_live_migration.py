@@ -181,6 +181,44 @@ def test_a_vgpu_goes_where_both_hosts_are_new_enough(site: Site) -> None:
 
 
 @on_sqlite
+def test_a_vgpu_of_a_type_that_a_host_does_not_have_is_refused_by_name(site: Site) -> None:
+    report(site, "h0", "mdev", (names.vgpu_type_trait("nvidia-471"),), **NEW)
+    report(site, "h1", "mdev", (names.vgpu_type_trait("nvidia-472"),), **NEW)
+    uuid = running(site)
+    told = "host h1 has no device of vGPU type NVIDIA_471, which the server's is; it has NVIDIA_472"
+    assert told in refused(site, uuid, Wanted("h1"))
+    assert f"no host that the server could go to: {told}" in refused(site, uuid)
+    report(site, "h1", "mdev", **NEW)
+    assert "which the server's is; it has A" in refused(site, uuid)
+
+
+def test_a_vgpu_goes_to_a_device_of_its_own_type_whatever_else_has_its_class(site: Site) -> None:
+    wanted, other = names.vgpu_type_trait("nvidia-471"), names.vgpu_type_trait("nvidia-472")
+    report(site, "h0", "mdev", (wanted,), **NEW)
+    told = report(site, "h1", "mdev", (other,), **NEW, gpus=3)
+    told["providers"][2]["traits"] = [wanted]
+    site.controller.report_host({}, told)
+    report(site, "h2", "mdev", (other,), **NEW)
+    uuid = running(site)
+    go(site, uuid)
+    assert migration(site).dest_host == "h1"
+    assert {device["provider_name"] for device in site.assigned("h1")[uuid]["devices"]} == {"h1", "h1_gpu_1"}
+
+
+@on_sqlite
+def test_of_several_types_of_a_gpu_that_counts_which_the_server_has(site: Site) -> None:
+    one, two_ = names.vgpu_type_trait("nvidia-471"), names.vgpu_type_trait("nvidia-472")
+    for name, traits in (("h0", (one, two_)), ("h1", (one,))):
+        told = report(site, name, "mdev", traits, **NEW)
+        amounts = told["providers"][1]["inventories"].pop("VGPU")
+        told["providers"][1]["inventories"] |= {names.vgpu_class("nvidia-471"): amounts}
+        site.controller.report_host({}, told)
+    uuid = running(site, {f"resources:{names.vgpu_class('nvidia-471')}": "1"})
+    go(site, uuid)
+    assert migration(site).dest_host == "h1"
+
+
+@on_sqlite
 def test_a_pci_function_goes_only_where_its_spec_and_the_flavor_say_so(site: Site) -> None:
     live = os_traits.HW_PCI_LIVE_MIGRATABLE
     two(site, "pci", **NEW)
