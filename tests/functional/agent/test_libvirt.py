@@ -389,3 +389,36 @@ def _console(agent: Any, server_uuid: str) -> str:
     except errors.NotFoundError:
         return ""
     return output
+
+
+def test_a_running_guest_takes_a_device_of_conventional_pci_and_lets_go_of_it(
+    control_plane: Any, machine_options: Any, hypervisor: Any, images: Any, guest: guests.Guest, assignment_for: Any
+) -> None:
+    """A network card of QEMU's is in the place of a function of the host's, which takes VFIO: that is the lab's."""
+    controller, agent = control_plane(machine_options)
+    server = assignment_for("node1", image=bootable(images, guest))
+    uuid = server["server_uuid"]
+    controller.assign(server)
+    model = "<mac address='52:54:00:00:00:01'/><model type='rtl8139'/><rom enabled='no'/>"
+    card = f"<interface type='user'>{model}</interface>"
+    with agent(machine_options) as running:
+        console = running._hosts["node1"].virt.console_output
+        controller.wait_for(lambda: controller.states(uuid)[-1:] == ["active"])
+        controller.wait_for(lambda: "accelsched-guest: ready" in console(uuid))
+        domain = hypervisor.lookupByUUIDString(uuid)
+
+        def cards() -> list[Any]:
+            return list(etree.fromstring(domain.XMLDesc()).iterfind("devices/interface/address"))
+
+        definition = etree.fromstring(domain.XMLDesc())
+        assert definition.find("devices/disk/address").get("bus") == "0x01"  # the bridge has not taken the first port
+        bridge = definition.find("devices/controller[@model='pcie-to-pci-bridge']")
+        domain.attachDeviceFlags(card, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        controller.wait_for(lambda: " 10ec:8139 class=" in console(uuid))
+        [address] = cards()
+        assert int(address.get("bus"), 16) == int(bridge.get("index"))
+        domain.detachDeviceFlags(card, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        controller.wait_for(lambda: not cards())
+        controller.wait_for(lambda: "gone" in console(uuid))
+        controller.assign({**server, "desired": "deleted"})
+        controller.wait_for(lambda: not controller.assigned("node1", uuid))

@@ -23,6 +23,7 @@ DISK_TARGET = "vda"
 # Root ports beyond those that the devices of the domain take, for what is plugged in later and for a rescue.
 _SPARE_PORTS = 4
 _OWN_PORTS = 4  # disk, config drive, random numbers, memory balloon
+_BRIDGE_PORTS = 1
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,10 @@ def _devices(domain: etree._Element, spec: DomainSpec) -> None:
     etree.SubElement(devices, "controller", type="usb", model="none")
     etree.SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
     interfaces = 0 if spec.network is None else 1
-    for index in range(1, _OWN_PORTS + interfaces + len(hostdevs) + _SPARE_PORTS + 1):
+    ports = _OWN_PORTS + interfaces + len(hostdevs) + _SPARE_PORTS + _BRIDGE_PORTS
+    for index in range(1, ports + 1):
         etree.SubElement(devices, "controller", type="pci", index=str(index), model="pcie-root-port")
+    _bridge(devices, index=ports + 1, port=ports)
     targets = iter((DISK_TARGET, "vdb", "vdc"))
     for path in filter(None, (spec.rescue_disk, spec.disk)):
         disk = _disk(devices, path, file_format="qcow2", target=next(targets))
@@ -188,6 +191,15 @@ def _devices(domain: etree._Element, spec: DomainSpec) -> None:
     # Devices under VFIO pin all of a guest's memory, so there is nothing to give back.
     etree.SubElement(devices, "memballoon", model="none" if hostdevs else "virtio")
     devices.extend(hostdev(attachment) for attachment in hostdevs)
+
+
+def _bridge(devices: etree._Element, *, index: int, port: int) -> None:
+    """Add slots of conventional PCI, which root ports are not: functions that are not PCI Express are plugged in there.
+
+    Behind the last root port, by its address: libvirt would take the first, and move all that a guest has.
+    """
+    bridge = etree.SubElement(devices, "controller", type="pci", index=str(index), model="pcie-to-pci-bridge")
+    etree.SubElement(bridge, "address", type="pci", domain="0x0000", bus=f"0x{port:02x}", slot="0x00", function="0x0")
 
 
 def _disk(devices: etree._Element, path: Path, *, file_format: str, target: str) -> etree._Element:

@@ -110,6 +110,16 @@ def test_every_device_has_a_root_port_of_its_own_and_there_are_spare_ones() -> N
         assert ports >= users + 3
 
 
+def test_conventional_pci_has_free_slots_behind_the_last_port_so_that_nothing_else_moves() -> None:
+    for spec in SPECS.values():
+        controllers = etree.fromstring(domain_xml(spec)).findall("devices/controller[@type='pci']")
+        *ports, bridge = controllers
+        assert bridge.get("model") == "pcie-to-pci-bridge"
+        address = bridge.find("address")
+        assert address is not None
+        assert int(str(address.get("bus")), 16) == int(str(ports[-1].get("index"))) == len(ports) - 1
+
+
 def test_the_mark_says_whose_domain_it_is_and_what_is_simulated() -> None:
     server = etree.fromstring(domain_xml(SPECS["devices"])).find(f"metadata/{{{NAMESPACE}}}server")
     assert server is not None
