@@ -369,3 +369,4 @@ class Observation(TypedDict):
     programming: NotRequired[list[Programming]]  # what was done about it since the agent was started
     plugs: NotRequired[list[str]]  # accelerators that are attached, as wire.Plug; not there: nobody looked
     plug_faults: NotRequired[dict[str, Fault]]  # why some could not be attached or detached, by accelerator
+    let_go: NotRequired[list[str]]  # accelerators that the guest let go of when the time for that was over already

@@ -58,9 +58,9 @@ class Executor:
     def act(self, host: Host, action: plan.Action) -> None:
         """Start an action; what is being worked on already is left alone."""
         match action:
-            case plan.Observe(server_uuid, state, fault, order, incarnation, plugs):
+            case plan.Observe(server_uuid, state, fault, order, incarnation, plugs, let_go):
                 seen = functools.partial(self._observe, host, server_uuid, state, fault=fault, order=order)
-                seen(incarnation=incarnation, plugs=plugs)
+                seen(incarnation=incarnation, plugs=plugs, let_go=let_go)
             case plan.Build(assignment):
                 build = functools.partial(self._build, host, assignment)
                 # One that is built but is not to run has an order to be carried out.
@@ -133,6 +133,7 @@ class Executor:
         migration: wire.LiveProgress | None = None,
         plugs: Collection[str] | None = None,
         plug_faults: Mapping[str, wire.Fault] | None = None,
+        let_go: Collection[str] = (),
     ) -> None:
         seen: wire.Observation = {
             "host": host.name,
@@ -153,6 +154,8 @@ class Executor:
             seen["plugs"] = list(plugs)
         if plug_faults:
             seen["plug_faults"] = dict(plug_faults)
+        if let_go:
+            seen["let_go"] = list(let_go)
         if state in _THERE:
             try:
                 interface = host.virt.interface(server_uuid)

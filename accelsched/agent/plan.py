@@ -127,6 +127,7 @@ class Observe:
     order: CarriedOut = NO_ORDER
     incarnation: int = 1
     plugs: tuple[str, ...] | None = None  # accelerators that are attached; None: it has none and is to have none
+    let_go: tuple[str, ...] = ()  # those of them that the guest let go of late
 
 
 @dataclass(frozen=True)
@@ -255,7 +256,13 @@ def _settled(assignment: wire.Assignment, server: PresentServer, spare: bool) ->
     uuid, incarnation = assignment["server_uuid"], assignment.get("incarnation", 1)
     kept = assignment["kept_disk"]["id"] if "kept_disk" in assignment else None
     state = "rescued" if server.rescued else _STATES[server.power]
-    seen = Observe(uuid, state, order=server.order, incarnation=incarnation, plugs=_plugged(assignment, server))
+    seen = Observe(
+        *(uuid, state),
+        order=server.order,
+        incarnation=incarnation,
+        plugs=_plugged(assignment, server),
+        let_go=tuple(sorted(server.let_go)),
+    )
     if _plugs_differ(assignment, server):
         return [Plug(assignment, state, server.order)]
     if spare or server.kept_disks - {kept}:

@@ -14,6 +14,8 @@ attached       its owner
 detaching      the guest has let it go, or did not       it is the server's no longer; or attached
 =============  ========================================  ==========================================
 
+A guest that did not let go in time may do so later. Then the accelerator is detaching again, by itself.
+
 One at a time is attached or detached. They stay with the server on its host, whatever it does there; a server that has
 some does not leave it, but for an evacuation, which loses them with the host.
 """
@@ -23,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -175,6 +178,17 @@ def observed(session: Session, server: Server, seen: wire.Observation) -> None:
         elif state == DETACHING and fault is not None:
             _set_state(server, accelerator_id, ATTACHED)
             _end(session, server, fault, _DETACH)
+    _let_go_late(session, server, seen.get("let_go", []))
+
+
+def _let_go_late(session: Session, server: Server, let_go: Sequence[str]) -> None:
+    """Have an accelerator detached, as its owner wanted before, that the guest has let go of by now."""
+    states = {one["plug"]["id"]: one["plug"]["state"] for one in plugged(server)}
+    late = [accelerator_id for accelerator_id in let_go if states.get(accelerator_id) == ATTACHED]
+    if late and server.migration_id is None and set(states.values()) == {ATTACHED}:
+        _set_state(server, late[0], DETACHING)
+        origin = instance_actions.Origin(f"req-{uuid4()}", server.project_id, server.user_id)
+        _begin(session, server, _DETACH, "compute_detach_accelerator", origin)
 
 
 def _set_state(server: Server, accelerator_id: str, state: str) -> None:

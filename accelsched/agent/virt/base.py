@@ -87,6 +87,7 @@ class PresentServer:
     awaited: bool = False  # all is ready here for it to come while it runs
     # What was attached to it while it was there, by the accelerator's id; False: begun, and not known to be done.
     plugs: Mapping[str, bool] = field(default_factory=dict)
+    let_go: frozenset[str] = frozenset()  # those of them that its guest let go of when nobody waited for that any more
 
 
 @dataclass(frozen=True)
@@ -295,7 +296,7 @@ class VirtDriver(ABC):
     def detach(self, server_uuid: str, plug: str, timeout_s: float, progress: Progress) -> None:
         """Detach an accelerator from a server, with its guest's consent; it is not forgotten yet.
 
-        :param timeout_s: seconds that the guest may take
+        :param timeout_s: seconds that the guest may take; if it lets go later, :class:`PresentServer` says so
         :raises PlugError: when it does not let go, or the hypervisor refuses
         :raises accelsched.errors.UnavailableError: when the hypervisor does not answer now
         :raises InterruptedBuildError: when told to stop waiting

@@ -93,6 +93,24 @@ def test_what_cannot_be_attached_is_given_back_and_what_a_guest_keeps_stays(site
     assert site.actions(server)[0] == ("detachAccelerator", True, FAULT["message"])
 
 
+def test_what_a_guest_lets_go_of_late_is_detached_then_one_at_a_time(site: Site, server: str) -> None:
+    host = str(site.server(server).host)
+    attach(site, server, chosen(site, server))
+    site.see(server, "active", plugs=[ONE])
+    site.see(server, "active", plugs=[ONE], let_go=[])
+    detach(site, server)
+    site.see(server, "active", plug_faults={ONE: FAULT})
+    assert states(site, server) == ["attached"]
+    site.see(server, "active", plugs=[ONE], let_go=[ONE])
+    assert (held(site, server), states(site, server)) == (2, ["detaching"])
+    assert site.assigned(host)[server]["devices"][-1]["plug"]["leaves"]
+    site.see(server, "active", plugs=[ONE], let_go=[ONE])
+    site.see(server, "active", plugs=[])
+    assert (held(site, server), states(site, server)) == (1, [])
+    assert [site.actions(server)[number][2] for number in (0, 1)] == [None, FAULT["message"]]
+    site.see(server, "active", let_go=[ONE])  # told again, by what was on its way
+
+
 def test_a_server_with_accelerators_stays_on_its_host_unless_that_is_lost(site: Site, server: str) -> None:
     host = str(site.server(server).host)
     attach(site, server, chosen(site, server))

@@ -137,6 +137,14 @@ def test_a_guest_that_does_not_let_go_keeps_it(
     assert (len(mdevs(sysfs)), host.virt.plugs(SERVER)) == (1, {PLUG: True})
 
 
+def test_what_a_guest_has_let_go_of_late_is_told_and_not_attached_again(wanting: Any) -> None:
+    present = PresentServer(*(SERVER, Power.RUNNING, Launch.THIS_BOOT), plugs={PLUG: True}, let_go=frozenset({PLUG}))
+    (action,) = plan.plan([wanting(False)], plan.Present([present]))
+    assert action == plan.Observe(SERVER, "active", plugs=(PLUG,), let_go=(PLUG,))
+    (action,) = plan.plan([wanting(True)], plan.Present([present]))
+    assert isinstance(action, plan.Plug)
+
+
 def test_what_is_begun_is_not_told_to_be_there_and_what_leaves_is_until_it_is_gone(wanting: Any) -> None:
     def seen(leaves: bool, attached: bool, **server: Any) -> Any:
         known = {"power": Power.PAUSED, "launch": Launch.THIS_BOOT, "plugs": {PLUG: attached}, **server}

@@ -94,13 +94,14 @@ class LibvirtDriver(base.VirtDriver):
         domains = self._owned.all()
         return [
             base.PresentServer(
-                *(uuid, power, files_.launch, files_.order, files_.incarnation, rescued),
+                *(uuid, domain.power, files_.launch, files_.order, files_.incarnation, domain.rescued),
                 kept_disks=files_.kept_disks,
                 awaited=files_.incoming.exists(),
-                plugs=plugs_,
+                plugs=domain.plugs,
+                let_go=domain.let_go,
             )
             for uuid in sorted(domains.keys() | set(instance.server_uuids(self._instances)))
-            for files_, (power, rescued, plugs_) in [(self._instance(uuid), domains.get(uuid, owned.NONE))]
+            for files_, domain in [(self._instance(uuid), domains.get(uuid, owned.NONE))]
         ]
 
     def build(

@@ -33,9 +33,10 @@ class Domain(NamedTuple):
     power: base.Power
     rescued: bool
     plugs: Mapping[str, bool]
+    let_go: frozenset[str]
 
 
-NONE = Domain(base.Power.ABSENT, False, {})
+NONE = Domain(base.Power.ABSENT, False, {}, frozenset())
 
 
 class Owned:
@@ -56,7 +57,8 @@ class Owned:
                 said = mark(domain)
                 if said.get("node") == self._node_uuid:
                     domains[domain.UUIDString()] = Domain(
-                        power_of(domain), said.get("rescue") == "yes", plugs.plugs_of(said)
+                        *(power_of(domain), said.get("rescue") == "yes"),
+                        *(plugs.plugs_of(said), plugs.let_go(domain, said)),
                     )
             except libvirt.libvirtError as exc:
                 if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # it went while we looked

@@ -3,8 +3,9 @@
 """What is attached to a domain while it runs, and detached from it.
 
 A domain's metadata says which of its devices were plugged in, by the accelerator's id. It says so before a device is
-attached (``attached="no"``) and until it is gone, so that whoever finds it after a kill can go on. A domain that does
-not run gets its devices when it is started: each start defines it anew.
+attached (``attached="no"``) and until it is gone, so that whoever finds it after a kill can go on. Of one that a guest
+did not let go of in time it says so (``asked="yes"``), for the request stays with the guest, which may let go at any
+time. A domain that does not run gets its devices when it is started: each start defines it anew.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from accelsched.agent.virt.libvirt.domain import NAMESPACE, PREFIX, device_mark,
 
 # libvirt tells a domain's metadata without their namespace, and puts them into it when they are set.
 _PLUGGED = "{*}device[@plug]"
+_ASKED = "{*}device[@asked]"
 _ASK_AGAIN_S = 10.0  # a guest that is still booting does not hear it
 _LOOK_AGAIN_S = 0.5
 
@@ -29,6 +31,19 @@ _LOOK_AGAIN_S = 0.5
 def plugs_of(mark: etree._Element) -> dict[str, bool]:
     """Return the accelerators that a domain's mark names, and whether they are attached."""
     return {str(device.get("plug")): device.get("attached") != "no" for device in mark.iterfind(_PLUGGED)}
+
+
+def let_go(domain: Any, mark: etree._Element) -> frozenset[str]:
+    """Return the accelerators that the guest of a domain was asked for in vain, and has let go of since.
+
+    :param mark: the domain's
+    """
+    asked = mark.findall(_ASKED)
+    if not asked or not domain.isActive():
+        return frozenset()
+    there = _addresses(domain)
+    kept = {device.get("plug") for device in asked if _address(hostdev(_attachment(device))) in there}
+    return frozenset(str(device.get("plug")) for device in asked) - kept
 
 
 def attach(domain: Any, plug: str, attachments: Sequence[Attachment]) -> None:
@@ -62,6 +77,7 @@ def detach(domain: Any, plug: str, timeout_s: float, progress: Progress) -> None
         while domain.isActive() and _address(hostdev(attachment)) in _addresses(domain):
             progress.check()
             if time.monotonic() > deadline:
+                _mark(domain, plug, leaving, attached=True, asked=True)
                 raise PlugError(f"the guest did not let go of the accelerator within {timeout_s:g} s")
             if time.monotonic() - asked >= _ASK_AGAIN_S:
                 asked = time.monotonic()
@@ -89,25 +105,32 @@ def _told(domain: Any) -> list[tuple[str, MdevAttachment | PciAttachment]]:
     """Return what a domain's mark says that was plugged in."""
     told: list[tuple[str, MdevAttachment | PciAttachment]] = []
     for device in _read_mark(domain).iterfind(_PLUGGED):
-        provider, plug = str(device.get("provider")), str(device.get("plug"))
-        if device.get("type") == "mdev":
-            told.append((plug, MdevAttachment(provider, str(device.get("uuid")))))
-        elif device.get("type") == "pci":
-            told.append((plug, PciAttachment(provider, str(device.get("address")), device.get("managed") != "no")))
+        if device.get("type") in ("mdev", "pci"):
+            told.append((str(device.get("plug")), _attachment(device)))
     return told
+
+
+def _attachment(device: etree._Element) -> MdevAttachment | PciAttachment:
+    """Return the device that a part of a mark is about, which is not simulated."""
+    provider = str(device.get("provider"))
+    if device.get("type") == "mdev":
+        return MdevAttachment(provider, str(device.get("uuid")))
+    return PciAttachment(provider, str(device.get("address")), device.get("managed") != "no")
 
 
 def _read_mark(domain: Any) -> etree._Element:
     return etree.fromstring(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE))
 
 
-def _mark(domain: Any, plug: str, attachments: Sequence[Attachment], *, attached: bool) -> None:
+def _mark(domain: Any, plug: str, attachments: Sequence[Attachment], *, attached: bool, asked: bool = False) -> None:
     """Write what was plugged in into a domain's mark, in the place of what it said of the same accelerator."""
     mark = _read_mark(domain)
     for device in [device for device in mark.iterfind(_PLUGGED) if device.get("plug") == plug]:
         mark.remove(device)
     for attachment in attachments:
         device = device_mark(attachment, plug=plug, attached=attached)
+        if asked:
+            device.set("asked", "yes")
         mark.append(etree.Element("device", {str(key): str(value) for key, value in device.items()}))
     flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG
     if domain.isActive():
