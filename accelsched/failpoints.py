@@ -42,6 +42,7 @@ class Point(enum.StrEnum):
     AGENT_PLUG_DETACHED = "agent.plug.detached"
     AGENT_PLUG_RELEASED = "agent.plug.released"
     AGENT_PLUG_FORGOTTEN = "agent.plug.forgotten"
+    AGENT_MDEV_DEFINED = "agent.mdev.defined"
     AGENT_DEVICES_PREPARED = "agent.devices.prepared"
     AGENT_SERVER_BUILT = "agent.server.built"
     AGENT_ORDER_CARRIED_OUT = "agent.order.carried_out"

@@ -136,6 +136,7 @@ class Host:
         wanted = {assignment["server_uuid"] for assignment in assignments}
         devices = []
         for name, driver in self._drivers.items():
+            driver.repair()
             known = {
                 mark: assignment["server_uuid"] for assignment in assignments for mark in _marks(driver, assignment)
             }

@@ -158,6 +158,9 @@ class DeviceDriver(ABC):
         """Return what this driver made and has not removed. Drivers that leave nothing behind return nothing."""
         return []
 
+    def repair(self) -> None:  # noqa: B027 - most drivers keep nothing beside
+        """Put right what is kept on the host about the devices; called before each comparison, and cheap if all is."""
+
     def release(self, server_uuid: str, keep: Collection[str] = ()) -> None:  # noqa: B027 - most leave nothing behind
         """Remove everything that was made for a server, whatever is left of it.
 

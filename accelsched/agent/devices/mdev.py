@@ -8,6 +8,9 @@ The uuid of a mediated device is computed from what it is for, so creation can b
 into a server, so a journal (one file a device, written before the device is made) says whose it is; what has our mark
 and no journal entry, after a lost state directory, is matched against the uuids that present assignments lead to.
 
+Where the host has mdevctl, each device is defined there as well, so that it comes back at a boot before the agent does.
+The journal stays the truth: definitions follow it, and one that it does not know is a device that is nobody's.
+
 A GPU may offer several types, each as a resource class of its own. How many of each it can have depends on what it
 carries; the resource database is told that one type excludes the others, as time-sliced GPUs have it.
 
@@ -34,9 +37,11 @@ from oslo_log import log
 
 from accelsched import names, wire
 from accelsched.agent.devices import base, links, sysfs
+from accelsched.agent.devices.definitions import Definition, Definitions
 from accelsched.agent.devices.journal import Journal
 from accelsched.agent.devices.watch import REFUSAL, Watch
 from accelsched.agent.privileged import operations
+from accelsched.failpoints import Point, reach
 
 LOG = log.getLogger(__name__)
 
@@ -79,6 +84,7 @@ class MdevDriver(base.DeviceDriver):
         self._sysfs = Path(context.conf.devices.sysfs_root)
         self._devices = self._sysfs / "bus/mdev/devices"
         self._journal = Journal(context.state_path / "mdevs")
+        self._definitions = Definitions(self._sysfs)
         self._partitions = links.Partitions()
         self._watch = Watch(context.conf.devices.look_timeout)
         self._refused: dict[str, base.Refusal] = {}  # by GPU; the reason was logged
@@ -127,10 +133,20 @@ class MdevDriver(base.DeviceDriver):
         return frozenset(_uuids(server_uuid, allocation))
 
     def present(self) -> list[base.PresentDevice]:
-        """Return our mediated devices, and those that the journal knows and a reboot took."""
+        """Return our mediated devices, those that the journal knows and a reboot took, and those that are defined."""
         owners = {mark: entry.server_uuid for mark, entry in self._entries().items()}
-        marks = {*(path.name for path in sysfs.entries(self._devices)), *self._journal.names()}
+        marks = {path.name for path in sysfs.entries(self._devices)}
+        marks |= {*self._journal.names(), *self._definitions.all()}
         return [base.PresentDevice(mark, owners.get(mark)) for mark in sorted(filter(names.is_own_mdev, marks))]
+
+    def repair(self) -> None:
+        """Have what the journal knows be defined as it says."""
+        wanted = {mark: Definition(entry.parent, entry.type) for mark, entry in self._entries().items()}
+        self._definitions.repair(wanted, self._definition)
+
+    def _definition(self, mark: str) -> Definition | None:
+        entry = self._entry_of(mark)
+        return None if entry is None else Definition(entry.parent, entry.type)
 
     def release(self, server_uuid: str, keep: Collection[str] = ()) -> None:
         """Remove every other mediated device that the journal gives this server."""
@@ -151,7 +167,15 @@ class MdevDriver(base.DeviceDriver):
             except OSError as exc:
                 if exc.errno != errno.ENODEV:
                     raise base.DeviceError(f"mediated device {mark} cannot be removed: {exc.strerror}") from exc
+        known = self._entry_of(mark) is not None
         self._journal.remove(mark)
+        try:
+            self._definitions.forget(mark)
+        except base.DeviceError as exc:
+            if not known:
+                raise
+            # The server does not wait for that: from now on the definition is nobody's, and tried again.
+            LOG.warning("Mediated device %s stays defined: %s", mark, exc)
 
     def _gpus(self) -> list[Gpu]:
         """Return the GPUs of all parents: virtual functions together, at their physical one."""
@@ -260,20 +284,28 @@ class MdevDriver(base.DeviceDriver):
             parent = device.resolve().parent
             if parent.name not in {path.name for path in gpu.parents}:
                 raise base.DeviceError(f"mediated device {mark} belongs to another parent than {gpu.name}")
-            self._journal.put(mark, entry._replace(parent=parent.name)._asdict())
+            self._record(mark, entry._replace(parent=parent.name))
             return
         with self._choosing:
             type_path = self._watch.call(gpu.name, lambda: self._with_room(mark, gpu, entry.type))
             chosen = type_path.parent.parent.name
-            self._journal.put(mark, entry._replace(parent=chosen)._asdict())
+            self._record(mark, entry._replace(parent=chosen))
+            reach(Point.AGENT_MDEV_DEFINED)
             try:
                 self._watch.call(mark, lambda: operations.create_mdev(chosen, entry.type, mark))
             except OSError as exc:
-                # EEXIST: made by an earlier attempt that was killed before it could see the answer.
-                if exc.errno != errno.EEXIST:
+                # EEXIST: made by an earlier attempt that was killed before it could see the answer; or by mdevctl.
+                if exc.errno == errno.EEXIST and device.exists():
+                    self._record(mark, entry._replace(parent=device.resolve().parent.name))
+                elif exc.errno != errno.EEXIST:
                     raise base.DeviceError(
                         f"{gpu.name} gave no mediated device of type {entry.type}: {exc.strerror}"
                     ) from exc
+
+    def _record(self, mark: str, entry: JournalEntry) -> None:
+        """Write down what a device is for, and have it be defined."""
+        self._journal.put(mark, entry._asdict())
+        self._definitions.ensure(mark, lambda: Definition(entry.parent, entry.type))
 
     def _with_room(self, mark: str, gpu: Gpu, type_id: str) -> Path:
         """Return the type's directory at a parent that has room: where the device was before, if it can be."""
@@ -287,8 +319,12 @@ class MdevDriver(base.DeviceDriver):
 
     def _entries(self) -> dict[str, JournalEntry]:
         """Return what the journal says, by the mark of the device; without entries that are damaged."""
-        entries = {mark: _entry(record) for mark, record in self._journal.all().items() if names.is_own_mdev(mark)}
+        entries = {mark: self._entry_of(mark) for mark in self._journal.names() if names.is_own_mdev(mark)}
         return {mark: entry for mark, entry in entries.items() if entry is not None}
+
+    def _entry_of(self, mark: str) -> JournalEntry | None:
+        record = self._journal.get(mark)
+        return None if record is None else _entry(record)
 
 
 def _entry(record: Mapping[str, Any]) -> JournalEntry | None:

@@ -32,6 +32,7 @@ _PROVIDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _INSTANCE_FILE = re.compile(r"console\.log(\.0)?|snapshot|nvram|disk(\.config|\.rescue|\.[0-9a-f-]{36})?")
 _SMI_TIMEOUT_S = 60.0
+_MDEVCTL_TIMEOUT_S = 60.0
 
 # What nvidia-smi is asked, and told, by name; {}: the numbers that go with it.
 _SMI: Mapping[str, Sequence[str]] = {
@@ -71,6 +72,36 @@ def remove_mdev(uuid: str) -> None:
     device = _sysfs() / "bus/mdev/devices" / _mdev(uuid)
     _refuse_in_use(device)
     sysfs.write(device / "remove", "1")
+
+
+@ROOT.entrypoint
+def define_mdev(parent: str, type_id: str, uuid: str) -> None:
+    """Have mdevctl make a mediated device that carries our mark whenever its parent comes.
+
+    :param parent: as :func:`create_mdev`
+    """
+    _check(_PARENT, parent, "name of a parent")
+    _check(_TYPE, type_id, "type of mediated devices")
+    _mdevctl("define", "--uuid", _mdev(uuid), "--parent", parent, "--type", type_id, "--auto")
+
+
+@ROOT.entrypoint
+def undefine_mdev(uuid: str) -> None:
+    """Have mdevctl forget a mediated device that carries our mark, at every parent."""
+    _mdevctl("undefine", "--uuid", _mdev(uuid))
+
+
+def _mdevctl(*arguments: str) -> None:
+    command = ["mdevctl", *arguments]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_MDEVCTL_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise base.DeviceError(f"{' '.join(command)}: {exc}") from exc
+    if done.returncode:
+        said = " ".join((done.stdout + done.stderr).decode("utf-8", "replace").split())[-200:]
+        raise base.DeviceError(f"{' '.join(command)} ended with status {done.returncode}: {said}")
 
 
 @ROOT.entrypoint
