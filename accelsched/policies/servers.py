@@ -117,6 +117,12 @@ RULES = [
     ),
     rule("os_compute_api:os-admin-actions:reset_state", ADMIN, "Reset a server's state", _ACTION),
     rule(
+        "os_compute_api:os-admin-actions:inject_network_info",
+        ADMIN,
+        "Tell a server's guest of its networks, which does nothing here",
+        _ACTION,
+    ),
+    rule(
         "os_compute_api:os-instance-actions:list",
         PROJECT_READER_OR_ADMIN,
         "List what was done to a server",

@@ -92,6 +92,7 @@ class Actions(ServerResource):
             "lock": self._lock,
             "unlock": self._unlock,
             "os-resetState": self._reset_state,
+            "injectNetworkInfo": self._inject_network_info,
             "rescue": self._rescue,
             "shelve": self._shelve,
             "shelveOffload": self._shelve_offload,
@@ -159,6 +160,13 @@ class Actions(ServerResource):
         resources.check(schemas.RESET_STATE, arguments)
         reset = functools.partial(orders.reset_state, state=arguments["state"])
         self._change(req, uuid, "os_compute_api:os-admin-actions:reset_state", reset)
+        return _ACCEPTED
+
+    def _inject_network_info(self, req: falcon.Request, uuid: str, _arguments: Any) -> Answer:
+        """Do nothing, as Nova's libvirt driver does: guests learn of their networks by themselves."""
+        rule = "os_compute_api:os-admin-actions:inject_network_info"
+        server = self._get(uuid, self._scope(resources.context_of(req), rule)).server
+        servers.check_unlocked(server, admin=self._is_admin(req))
         return _ACCEPTED
 
     def _order(self, req: falcon.Request, uuid: str, order: orders.Order, rule: str, **beside: Any) -> Answer:

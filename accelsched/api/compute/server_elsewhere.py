@@ -36,7 +36,7 @@ class _Answer(NamedTuple):
     until: int | None = None  # the last minor version that knows it
 
 
-_GONE = "This was for networks and agents that Nova has no more."
+_GONE = "This was for agents that Nova has no more."
 _ANSWERS = {
     "addFixedIp": _Answer(400, "No fixed IP addresses available for network: {networkId}", _object("networkId"), 43),
     "removeFixedIp": _Answer(400, "Instance {uuid} has no fixed IP {address}", _object("address"), 43),
@@ -48,7 +48,6 @@ _ANSWERS = {
         409, "Failed to set admin password on {uuid}: its guest has no QEMU agent.", _object("adminPass")
     ),
     "restore": _Answer(409, "Cannot 'restore' instance {uuid} while it is in vm_state {vm_state}"),
-    "injectNetworkInfo": _Answer(410, _GONE),
     "resetNetwork": _Answer(410, _GONE),
 }
 NAMES = frozenset(_ANSWERS)

@@ -324,6 +324,14 @@ def test_what_other_services_would_do_is_answered_as_where_nova_finds_nothing_an
             assert (answer.status_code, answer.json()["itemNotFound"]["code"]) == (404, 404)
 
 
+def test_network_information_is_injected_for_operators_into_servers_that_are_there_which_does_nothing(api, create):
+    user = api.user("injector")
+    path = f"{C}/servers/{create(user)['server']['id']}/action"
+    assert [who.post(path, json={"injectNetworkInfo": None}).status_code for who in (api, user)] == [202, 403]
+    nowhere = f"{C}/servers/{uuid.uuid4()}/action"
+    assert api.post(nowhere, json={"injectNetworkInfo": None}).status_code == 404
+
+
 def test_actions_that_are_not_done_say_so(api, create):
     server_id = create()["server"]["id"]
     path = f"{C}/servers/{server_id}/action"
