@@ -123,7 +123,7 @@ class Actions(ServerResource):
         elif action in self._handlers:
             answer = self._handlers[action](req, uuid, arguments)
         elif action in server_elsewhere.NAMES:
-            server = self._get(uuid, self._scope(resources.context_of(req), rules.SERVERS + "show")).server
+            server = self._get(uuid, self._scope(resources.context_of(req), rules.SERVERS + "update")).server
             raise server_elsewhere.refusal(action, arguments, server, microversion.version_of(req).minor)
         elif action in _NOT_DONE:
             self._get(uuid, self._scope(resources.context_of(req), rules.SERVERS + "show"))

@@ -17,11 +17,13 @@ from accelsched.api.compute import server_views as views
 from accelsched.api.compute.servers import ServerResource
 from accelsched.compute import quotas
 from accelsched.compute import servers as domain
+from accelsched.policies import servers as rules
 
 if TYPE_CHECKING:
     from accelsched.api.services import Services
 
 _RULE = "os_compute_api:server-metadata:"
+_CHANGE = rules.SERVERS + "update"
 
 
 def set_metadata(
@@ -141,18 +143,21 @@ class Nothing(ServerResource):
 
     def on_get_item(self, req: falcon.Request, resp: falcon.Response, uuid: str, item: str) -> None:
         """Find nothing."""
-        self._get(uuid, self._scope(resources.context_of(req), self._rule))
-        raise errors.NotFoundError(f"{item[:100]} could not be found for instance {uuid}.")
+        self._find(req, uuid, item, self._rule)
 
     def on_put_item(self, req: falcon.Request, resp: falcon.Response, uuid: str, item: str) -> None:
         """Find nothing to change."""
-        self.on_get_item(req, resp, uuid, item)
+        self._find(req, uuid, item, _CHANGE)
 
     def on_delete_item(self, req: falcon.Request, resp: falcon.Response, uuid: str, item: str) -> None:
         """Find nothing to detach."""
-        self.on_get_item(req, resp, uuid, item)
+        self._find(req, uuid, item, _CHANGE)
+
+    def _find(self, req: falcon.Request, uuid: str, item: str, rule: str) -> None:
+        self._get(uuid, self._scope(resources.context_of(req), rule))
+        raise errors.NotFoundError(f"{item[:100]} could not be found for instance {uuid}.")
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
         """Refuse: what would be attached cannot exist."""
-        self._get(uuid, self._scope(resources.context_of(req), self._rule))
+        self._get(uuid, self._scope(resources.context_of(req), _CHANGE))
         raise errors.InvalidError("This deployment has no network and no volume service: there is nothing to attach.")

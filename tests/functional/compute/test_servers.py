@@ -324,6 +324,24 @@ def test_what_other_services_would_do_is_answered_as_where_nova_finds_nothing_an
             assert (answer.status_code, answer.json()["itemNotFound"]["code"]) == (404, 404)
 
 
+def test_who_may_only_look_is_refused_whatever_would_be_changed_by_another_service(api, create):
+    reader = api.user("looker", roles="reader")
+    path = f"{C}/servers/{create(api.user('looker'))['server']['id']}"
+    for action, arguments in (
+        ("changePassword", {"adminPass": "x"}),
+        ("addSecurityGroup", {"name": "x"}),
+        ("restore", None),
+    ):
+        assert reader.post(f"{path}/action", json={action: arguments}).status_code == 403
+    for part in ("os-interface", "os-volume_attachments"):
+        answers = (
+            reader.get(f"{path}/{part}"),
+            reader.post(f"{path}/{part}", json={}),
+            reader.delete(f"{path}/{part}/x"),
+        )
+        assert [answer.status_code for answer in answers] == [200, 403, 403]
+
+
 def test_network_information_is_injected_for_operators_into_servers_that_are_there_which_does_nothing(api, create):
     user = api.user("injector")
     path = f"{C}/servers/{create(user)['server']['id']}/action"
