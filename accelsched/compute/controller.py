@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import tenacity
@@ -14,7 +14,7 @@ from oslo_log import log
 from sqlalchemy.orm import Session
 
 from accelsched import rpc, wire
-from accelsched.compute import assignments, hosts
+from accelsched.compute import assignments, devices, hosts
 from accelsched.compute.heartbeats import Heartbeats
 from accelsched.db.engine import Database
 from accelsched.failpoints import Point, reach
@@ -96,6 +96,14 @@ class Controller:
                         self._place()
                     for host in hosts_:
                         self._sync(host)
+        self._end_shortfalls({observation["host"] for observation in observations})
+
+    def _end_shortfalls(self, hosts_: Collection[str]) -> None:
+        """Look again at devices that had less than was in use of them: a server may have left one just now."""
+        with self._db.reading() as session:
+            faulty = devices.with_faults(session, hosts_)
+        for name in faulty:
+            self._db.transact(functools.partial(devices.end_shortfalls, name=name))
 
     def _sync(self, host: str) -> None:
         """Have the agent of a host look at what is wanted there; it does so by itself, only later."""

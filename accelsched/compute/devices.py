@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -18,7 +18,7 @@ from accelsched import errors, wire
 from accelsched.db import instance_actions
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Host, Server, as_iso
-from accelsched.placement import device_status
+from accelsched.placement import device_status, trees
 from accelsched.placement.device_status import Device, Status
 
 _EVENT = "compute_device_health"
@@ -124,6 +124,28 @@ def note_faults(session: Session, host: Host, reasons: Mapping[str, str]) -> Non
     } or None
     new = {uuid_: reason for uuid_, reason in reasons.items() if (host.device_faults or {})[uuid_] != before.get(uuid_)}
     _tell_servers(session, host.name, {**dict.fromkeys(before.keys() - reasons.keys()), **new})
+
+
+def with_faults(session: Session, names: Collection[str]) -> list[str]:
+    """Return those of some hosts that have devices with which something is wrong."""
+    return list(session.scalars(select(Host.name).where(Host.name.in_(names), Host.device_faults.is_not(None))))
+
+
+def end_shortfalls(session: Session, name: str) -> None:
+    """Have a host's devices that have enough again, because a server left, be well again.
+
+    Its agent reports nothing new then: what the devices have is what it was.
+    """
+    host = session.scalars(select(Host).where(Host.name == name).with_for_update()).one_or_none()
+    if host is None or host.device_faults is None:
+        return
+    short = trees.shortfalls(session, host.reported)
+    others = {
+        uuid_: fault["reason"]
+        for uuid_, fault in host.device_faults.items()
+        if "fault" in host.reported.get(uuid_, {"fault": "it is gone"})
+    }
+    note_faults(session, host, others | {uuid_: short[uuid_] for uuid_ in short if uuid_ in host.device_faults})
 
 
 def faults_of(server: Server, host: Host | None) -> list[Fault]:

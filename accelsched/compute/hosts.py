@@ -53,6 +53,7 @@ def report(session: Session, told: wire.HostReport, control_plane: str | None = 
         host = Host(name=told["host"], service_uuid=str(uuid.uuid4()), node_uuid=told["node_uuid"], reported={})
     host.heard = heard
     if host.report_digest == digest:
+        devices.end_shortfalls(session, host.name)
         heartbeats.write(session, [host.id])
         return this
     providers = told["providers"]

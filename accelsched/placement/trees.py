@@ -96,6 +96,21 @@ def apply(
     return faults
 
 
+def shortfalls(session: Session, reported: Reported) -> dict[str, str]:
+    """Return which devices have less of something than is in use of it, by uuid: the end of a sentence about one.
+
+    :param reported: what their host's agent reported last
+    """
+    whole = {
+        uuid: report for uuid, report in reported.items() if "fault" not in report and report["parent"] is not None
+    }
+    rows = session.execute(select(ResourceProvider.id, ResourceProvider.uuid).where(ResourceProvider.uuid.in_(whole)))
+    uuids = {row.id: row.uuid for row in rows}
+    used = _used(session, uuids)
+    found = {uuids[id_]: _shortfall(whole[uuids[id_]], amounts) for id_, amounts in used.items()}
+    return {uuid: short for uuid, short in found.items() if short is not None}
+
+
 def remove(session: Session, before: Reported) -> None:
     """Remove all that an agent reported last, of a host that is no more.
 

@@ -233,3 +233,33 @@ def test_a_device_that_offers_another_class_than_is_in_use_has_a_fault_and_takes
     report(site)
     assert fault(site, server) is None
     assert [action for action, *_ in site.actions(server)] == ["device-back", "device-lost", "create"]
+
+
+def test_a_device_with_less_than_is_in_use_is_well_again_when_a_server_leaves_it(site: Site, db: Database) -> None:
+    first, second, third = (site.create(host="h0")[0] for _ in range(3))
+    assert site.server(third).state == "error"
+    report(site, vgpus=1)
+    assert "has 1 VGPU, of which 2 are in use" in str(fault(site, first))
+    db.transact(lambda session: setattr(session.merge(site.server(second)), "desired", "deleted"))
+    site.see(second, "gone")  # and its agent has nothing new to report
+    assert fault(site, first) is None
+    assert site.actions(first)[0] == ("device-back", True, None)
+    with db.reading() as session:
+        assert devices.count_faults(session) == 0
+    report(site, vgpus=0)
+    assert "has 0 VGPU, of which 1 are in use" in str(fault(site, first))
+    report(site, vgpus=0)
+    site.see(first, "active")
+    assert "has 0 VGPU, of which 1 are in use" in str(fault(site, first))
+    assert [action for action, *_ in site.actions(first)][:3] == ["device-lost", "device-back", "device-lost"]
+
+
+def test_what_else_is_wrong_with_a_device_does_not_end_with_a_server(site: Site, db: Database) -> None:
+    (held,), (leaving,) = site.create(host="h0"), site.create(host="h0")
+    report(site, fault=HUNG)
+    db.transact(lambda session: setattr(session.merge(site.server(leaving)), "desired", "deleted"))
+    site.see(leaving, "gone")
+    assert HUNG in str(fault(site, held))
+    report(site, gpus=0)
+    site.see(held, "active")
+    assert "is gone from its host" in str(fault(site, held))
