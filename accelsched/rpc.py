@@ -8,7 +8,8 @@ topic                   served by                   methods
 accelsched-controller   accelsched-scheduler        report_host, heartbeat, fetch_assignments,
                                                     report_observations
 accelsched-scheduler    accelsched-scheduler        place (a hint)
-accelsched-agent        accelsched-agent, one       sync (a hint), console_output, diagnostics; list_files and
+accelsched-agent        accelsched-agent, one       sync (a hint), console_output, diagnostics,
+                                                    trigger_crash_dump; list_files and
                         queue for each process      read_file, from agents that a server goes to
 ======================  ==========================  =====================================================
 
@@ -222,6 +223,14 @@ class AgentClient(_Client):
         """
         told: wire.Diagnostics = self._call("diagnostics", agent, version="1.1", host=host, server_uuid=server_uuid)
         return told
+
+    def trigger_crash_dump(self, agent: str, host: str, server_uuid: str) -> None:
+        """Have a server's guest get an NMI, of which its kernel makes a crash dump if it was told to.
+
+        :raises accelsched.errors.NotFoundError: when the server is not on that host, or does not run
+        :raises accelsched.errors.ConflictError: when its hypervisor refuses, or cannot
+        """
+        self._call("trigger_crash_dump", agent, version="1.3", host=host, server_uuid=server_uuid)
 
     def list_files(self, agent: str, host: str, server_uuid: str) -> dict[str, int]:
         """Return the files of a server that is set aside: the size of each, in bytes, by name.

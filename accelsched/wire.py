@@ -13,6 +13,7 @@ version  agents understand
 1.1      snapshot and rescue in orders, restore in assignments, what FPGAs are to be programmed with, plugs of devices;
          diagnostics
 1.2      away in orders, incoming in assignments: live migration
+1.3      trigger_crash_dump
 =======  ==========================================================================================
 """
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-AGENT_VERSION = "1.2"
+AGENT_VERSION = "1.3"
 """What agents of this release understand. They say so in their reports; one that does not say understands 1.0."""
 
 

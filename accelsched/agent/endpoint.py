@@ -50,6 +50,15 @@ class Endpoint:
         return self._host(host).virt.diagnostics(server_uuid)
 
     @rpc.messaging.expected_exceptions(errors.NotFoundError, errors.ConflictError)  # type: ignore[attr-defined, untyped-decorator]
+    def trigger_crash_dump(self, ctxt: Mapping[str, Any], host: str, server_uuid: str) -> None:
+        """Have a server's guest get an NMI.
+
+        :raises accelsched.errors.NotFoundError: when the server is not on that host, or does not run
+        :raises accelsched.errors.ConflictError: when its hypervisor refuses, or cannot
+        """
+        self._host(host).virt.inject_nmi(server_uuid)
+
+    @rpc.messaging.expected_exceptions(errors.NotFoundError, errors.ConflictError)  # type: ignore[attr-defined, untyped-decorator]
     def list_files(self, ctxt: Mapping[str, Any], host: str, server_uuid: str) -> dict[str, int]:
         """Return the files of a server that is set aside: the size of each, in bytes, by name.
 

@@ -53,6 +53,7 @@ RULES = [
     rule(SERVERS + "start", PROJECT_MEMBER_OR_ADMIN, "Start a server", _ACTION),
     rule(SERVERS + "stop", PROJECT_MEMBER_OR_ADMIN, "Stop a server", _ACTION),
     rule(SERVERS + "rebuild", PROJECT_MEMBER_OR_ADMIN, "Build a server anew from an image", _ACTION),
+    rule(SERVERS + "trigger_crash_dump", PROJECT_MEMBER_OR_ADMIN, "Have a guest write a crash dump (2.17)", _ACTION),
     rule("os_compute_api:os-rescue", PROJECT_MEMBER_OR_ADMIN, "Boot a server from another image", _ACTION),
     rule("os_compute_api:os-unrescue", PROJECT_MEMBER_OR_ADMIN, "Boot a rescued server from its own disk", _ACTION),
     rule("os_compute_api:os-shelve:shelve", PROJECT_MEMBER_OR_ADMIN, "Put a server on the shelf", _ACTION),

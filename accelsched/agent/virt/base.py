@@ -431,6 +431,14 @@ class VirtDriver(ABC):
         """
 
     @abstractmethod
+    def inject_nmi(self, server_uuid: str) -> None:
+        """Have a server's guest get a non-maskable interrupt.
+
+        :raises accelsched.errors.NotFoundError: when the server is not here, or does not run
+        :raises accelsched.errors.ConflictError: when the hypervisor refuses, or cannot
+        """
+
+    @abstractmethod
     def console_output(self, server_uuid: str) -> str:
         """Return what is kept of a server's serial console.
 

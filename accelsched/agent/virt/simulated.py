@@ -32,6 +32,7 @@ class _Server:
     order: base.CarriedOut = base.NO_ORDER
     incarnation: int = 1
     rescued: bool = False
+    nmis: int = 0
     # What was attached, by accelerator; None: to be given back.
     plugs: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
 
@@ -296,8 +297,16 @@ class SimulatedDriver(base.VirtDriver):
             "memory_mb": 0,
         }
 
+    def inject_nmi(self, server_uuid: str) -> None:
+        """Count it; the console tells of it."""
+        with self._lock:
+            server = self._servers.get(server_uuid)
+            if server is None or server.power not in (base.Power.RUNNING, base.Power.PAUSED):
+                raise errors.NotFoundError(f"server {server_uuid} does not run on host {self.context.host}")
+            self._servers[server_uuid] = replace(server, nmis=server.nmis + 1)
+
     def console_output(self, server_uuid: str) -> str:
-        """Return a banner that says that the server is simulated, and its devices."""
+        """Return a banner that says that the server is simulated, its devices, and each NMI."""
         with self._lock:
             server = self._servers.get(server_uuid)
         if server is None:
@@ -308,6 +317,7 @@ class SimulatedDriver(base.VirtDriver):
                 f"simulated server {server.name} on simulated host {self.context.host}",
                 *server.parts,
                 *(part for parts in server.plugs.values() for part in parts or ()),
+                *["an NMI was injected"] * server.nmis,
             )
         )
 

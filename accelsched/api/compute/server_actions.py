@@ -28,6 +28,7 @@ from accelsched.api.compute import server_schemas as schemas
 from accelsched.api.compute import server_views as views
 from accelsched.api.compute.servers import ServerResource, delete, hint
 from accelsched.compute import (
+    crash_dumps,
     hosts,
     images,
     live_migration,
@@ -61,8 +62,7 @@ _ORDERS = {
 _BACKUP = "os_compute_api:os-create-backup"
 # Until 2.6 consoles were asked for by actions.
 _CONSOLES = frozenset({"os-getRDPConsole", "os-getSerialConsole", "os-getSPICEConsole", "os-getVNCConsole"})
-# Nova's other actions. They are not done yet, and say so rather than doing nothing.
-_NOT_DONE = frozenset({"trigger_crash_dump"})
+_NOTHING: jsonschema.protocols.Validator = resources.validator({"type": "null"})
 _ACTION: jsonschema.protocols.Validator = resources.validator({"type": "object"})
 
 
@@ -104,6 +104,7 @@ class Actions(ServerResource):
             "os-migrateLive": self._migrate_live,
             "confirmResize": self._confirm_resize,
             "revertResize": self._revert_resize,
+            "trigger_crash_dump": self._trigger_crash_dump,
         }
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
@@ -125,9 +126,6 @@ class Actions(ServerResource):
         elif action in server_elsewhere.NAMES:
             server = self._get(uuid, self._scope(resources.context_of(req), rules.SERVERS + "update")).server
             raise server_elsewhere.refusal(action, arguments, server, microversion.version_of(req).minor)
-        elif action in _NOT_DONE:
-            self._get(uuid, self._scope(resources.context_of(req), rules.SERVERS + "show"))
-            raise falcon.HTTPNotImplemented(description=f"The action {action} is not supported by this release.")
         else:
             raise errors.InvalidError(f"There is no such action: {action[:100]}")
         resp.status, resp.media, resp.location = answer
@@ -413,6 +411,23 @@ class Actions(ServerResource):
         """Return the token that the image service is asked with, None for the service's own credentials."""
         with_keystone = self._services.conf.api.auth_strategy == "keystone"
         return resources.context_of(req).auth_token if with_keystone else None
+
+    def _trigger_crash_dump(self, req: falcon.Request, uuid: str, arguments: Any) -> Answer:
+        """Have a server's guest write a crash dump (2.17); its action's event says whether it could be told."""
+        microversion.need(req, 17)
+        resources.check(_NOTHING, arguments)
+        begin = functools.partial(crash_dumps.begin, admin=self._is_admin(req))
+        where: crash_dumps.Where = self._change(req, uuid, rules.SERVERS + "trigger_crash_dump", begin)
+        why = None
+        try:
+            self._services.agents.trigger_crash_dump(where.agent, where.host, uuid)
+        except (errors.NotFoundError, errors.ConflictError) as exc:
+            why = str(exc)
+        except rpc.MESSAGING_ERRORS as exc:
+            why = f"The agent of host {where.host} did not answer: {exc}"
+        fault: wire.Fault | None = None if why is None else {"message": why, "details": ""}
+        self._services.db.transact(lambda session: crash_dumps.ended(session, where, fault))
+        return _ACCEPTED
 
     def _tell(self, told: tuple[str, str] | None) -> None:
         """Have an agent look at what is wanted of a host's servers."""

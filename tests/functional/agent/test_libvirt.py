@@ -115,6 +115,8 @@ def test_a_server_boots_tells_of_it_on_its_console_and_leaves_nothing_behind(
         (interface,) = etree.fromstring(domain.XMLDesc()).iterfind("devices/interface")
         assert interface.find("source").get("network") == network
         assert interface.find("mac").get("address") == names.mac_address(uuid)
+        host.virt.inject_nmi(uuid)
+        controller.wait_for(lambda: "NMI received" in host.virt.console_output(uuid))
         told = host.virt.diagnostics(uuid)
         assert (told["state"], told["driver"], told["memory_mb"], len(told["cpus"])) == ("running", "libvirt", 192, 1)
         assert [disk["read_requests"] > 0 for disk in told["disks"]] == [True, True]

@@ -350,14 +350,37 @@ def test_network_information_is_injected_for_operators_into_servers_that_are_the
     assert api.post(nowhere, json={"injectNetworkInfo": None}).status_code == 404
 
 
-def test_actions_that_are_not_done_say_so(api, create):
+def test_a_guest_is_told_to_write_a_crash_dump_from_2_17_on_while_anything_of_it_runs(api, create):
     server_id = create()["server"]["id"]
     path = f"{C}/servers/{server_id}/action"
-    refused = api.post(path, json={"trigger_crash_dump": None})
-    assert (refused.status_code, refused.json()["notImplemented"]["code"]) == (501, 501)
+    dump = {"trigger_crash_dump": None}
+    wait(lambda: api.get(f"{C}/servers/{server_id}").json()["server"]["status"] == "ACTIVE")
+    assert api.at("2.16").post(path, json=dump).status_code == 404
+    assert api.at("2.17").post(path, json={"trigger_crash_dump": {}}).status_code == 400
+    assert api.at("2.17").post(path, json=dump).status_code == 202
+    console = api.post(path, json={"os-getConsoleOutput": {}}).json()["output"]
+    assert console.count("an NMI was injected") == 1
+    of_server = f"{C}/servers/{server_id}/os-instance-actions"
+    action = api.get(of_server).json()["instanceActions"][0]
+    told = api.get(f"{of_server}/{action['request_id']}").json()["instanceAction"]
+    assert told["action"] == "trigger_crash_dump"
+    assert [(event["event"], event["result"]) for event in told["events"]] == [
+        ("compute_trigger_crash_dump", "Success")
+    ]
+    shown = api.get(f"{C}/servers/{server_id}").json()["server"]
+    assert (shown["status"], shown["OS-EXT-STS:task_state"]) == ("ACTIVE", None)
+    assert api.post(path, json={"os-stop": None}).status_code == 202
+    wait(lambda: api.get(f"{C}/servers/{server_id}").json()["server"]["status"] == "SHUTOFF")
+    refused = api.at("2.17").post(path, json=dump)
+    assert (refused.status_code, "in vm_state stopped" in refused.text) == (409, True)
+    assert api.at("2.17").post(f"{C}/servers/{uuid.uuid4()}/action", json=dump).status_code == 404
+
+
+def test_actions_that_nobody_knows_are_refused(api, create):
+    server_id = create()["server"]["id"]
+    path = f"{C}/servers/{server_id}/action"
     assert api.post(path, json={"dance": {}}).status_code == 400
     assert api.post(path, json={"reboot": {}, "pause": None}).status_code == 400
     assert api.post(path, json={}).status_code == 400
-    assert api.post(f"{C}/servers/{uuid.uuid4()}/action", json={"trigger_crash_dump": None}).status_code == 404
     assert api.post(path, json={"forceDelete": None}).status_code == 202
     wait(lambda: api.get(f"{C}/servers/{server_id}").status_code == 404)

@@ -442,6 +442,15 @@ class LibvirtDriver(base.VirtDriver):
         except libvirt.libvirtError as exc:  # it stopped just now
             raise errors.NotFoundError(f"server {server_uuid} does not tell: {exc}") from exc
 
+    def inject_nmi(self, server_uuid: str) -> None:
+        """Ask libvirt."""
+        if self._owned.power(server_uuid) not in (base.Power.RUNNING, base.Power.PAUSED):
+            raise errors.NotFoundError(f"server {server_uuid} does not run on host {self.context.host}")
+        try:
+            self._owned.do(server_uuid, lambda domain: domain.injectNMI(), "given an NMI")
+        except base.PowerError as exc:
+            raise errors.ConflictError(str(exc)) from exc
+
     def console_output(self, server_uuid: str) -> str:
         """Return the end of the serial console's log."""
         files_ = self._instance_here(server_uuid)
