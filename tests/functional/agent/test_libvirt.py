@@ -67,7 +67,7 @@ def _remove_domains_of(state: Path) -> None:
         if f"{state}/" in domain.XMLDesc():
             if domain.isActive():
                 domain.destroy()
-            domain.undefine()
+            domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE)
     connection.close()
 
 
