@@ -18,7 +18,7 @@ from labvm.machine import Machine
 from accelsched import names
 from accelsched.failpoints import Point
 
-_WORKED_S = 300.0
+_WORKED_S = 1800.0
 
 
 @dataclasses.dataclass(frozen=True)

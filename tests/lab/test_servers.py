@@ -18,8 +18,8 @@ from accelsched import names
 
 pytestmark = pytest.mark.usefixtures("agent")
 
-_GUEST_S = 300.0
-_TOLD_S = 300.0
+_GUEST_S = 1800.0
+_TOLD_S = 1800.0
 
 
 def _create(control_plane: ControlPlane, name: str, *properties: str) -> str:

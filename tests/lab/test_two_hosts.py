@@ -15,8 +15,8 @@ from stack.errors import StackError
 
 from accelsched import names
 
-_GUEST_S = 300.0
-_MOVED_S = 240.0
+_GUEST_S = 1800.0
+_MOVED_S = 1800.0
 _INSTANCES = "/var/lib/accelsched/instances"
 _LIVE = ("server", "migrate", "--os-compute-api-version", "2.30", "--live-migration")
 

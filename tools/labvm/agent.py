@@ -119,7 +119,7 @@ class Agent:
         """Have it be gone, as killed, at the moment it reaches a point."""
         (self._fail_points / point).touch()
 
-    def stop(self, timeout: float = 40.0) -> None:
+    def stop(self, timeout: float = 300.0) -> None:
         """Ask it to end and wait until it has.
 
         :raises TimeoutError: when it does not

@@ -36,7 +36,7 @@ class Channel:
     port: int  # on the outer machine's loopback
     token: str
 
-    def call(self, argv: Sequence[str], input_: str = "", timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+    def call(self, argv: Sequence[str], input_: str = "", timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
         """Run a command and return what it did, whatever its exit status.
 
         :param timeout: seconds, after which the command is killed
@@ -62,7 +62,7 @@ class Channel:
         out, err = (parts[kind].decode(errors="replace") for kind in (frames.OUTPUT, frames.ERROR))
         return subprocess.CompletedProcess(list(argv), status, out, err)
 
-    def check(self, argv: Sequence[str], input_: str = "", timeout: float = 60.0) -> str:
+    def check(self, argv: Sequence[str], input_: str = "", timeout: float = 300.0) -> str:
         """Run a command and return its standard output.
 
         :raises CommandError: with what it said, when its exit status is not 0

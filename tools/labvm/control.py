@@ -26,7 +26,7 @@ from labvm.machine import HOST
 
 _Result = TypeVar("_Result")
 
-_COMMAND_TIMEOUT_S = 300.0
+_COMMAND_TIMEOUT_S = 1800.0
 
 
 class ControlPlane:
@@ -105,7 +105,7 @@ class ControlPlane:
     def _http(self) -> adapter.Adapter:
         return adapter.Adapter(self._keystone.session(), raise_exc=True)
 
-    def wait_until_reported(self, host: str = HOST, timeout: float = 300.0) -> None:
+    def wait_until_reported(self, host: str = HOST, timeout: float = 1800.0) -> None:
         """Wait until the agent in a machine has reported its host."""
         path = f"/placement/resource_providers?name={host}"
         wait_for(lambda: self.get(path)["resource_providers"], timeout, f"{host} to be reported")

@@ -41,7 +41,7 @@ LINK = "10.9.0.0/24"
 _COMMAND_PORT = 2222  # of the command server, inside
 _MEMORY = "4G"
 _STATE_DISK_BYTES = 20 << 30
-_BOOT_S = 240.0
+_BOOT_S = 900.0
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ def available_instances(machine: Machine, parent: str, type_: str) -> int:
 def remove_function(machine: Machine, address: str) -> None:
     """Pull a PCI function out. The kernel asks whoever has it to let go and waits; so a guest may be asked."""
     path = f"/sys/bus/pci/devices/{address}"
-    script = f"(echo 1 >{path}/remove) & for _ in $(seq 300); do [ -e {path} ] || exit 0; sleep 0.2; done; exit 1"
-    machine.channel.check(["sh", "-c", script], timeout=120)
+    script = f"(echo 1 >{path}/remove) & for _ in $(seq 1500); do [ -e {path} ] || exit 0; sleep 0.2; done; exit 1"
+    machine.channel.check(["sh", "-c", script], timeout=600)
 
 
 def driver(machine: Machine, address: str) -> str | None:
