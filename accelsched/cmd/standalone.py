@@ -58,6 +58,11 @@ def _prepare(conf: cfg.ConfigOpts) -> None:
             raise errors.ConfigurationError(f"--bind: {conf.bind!r} is not HOST:PORT, for example 127.0.0.1:8790")
         conf.set_override("bind_host", host.strip("[]"), group="api")
         conf.set_override("bind_port", int(port), group="api")
+    if conf.agent.user is not None and "agent" in conf.standalone.services:
+        raise errors.ConfigurationError(
+            f"[agent] user: {PROG} does not obey it; run accelsched-agent as a process of its own and leave agent out "
+            "of [standalone] services, or unset it"
+        )
     state = pathlib.Path(conf.state_path)
     try:
         state.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,8 @@ OPTS = [
         "user",
         help="User that accelsched-agent becomes when root starts it. A helper is left behind, which carries out the "
         "few things that take root. The user must own [DEFAULT] state_path, and be in libvirt's group. Not set: it "
-        "stays root.",
+        "stays root. accelsched-standalone has no such helper, and does not start with it unless its agent is left "
+        "out.",
     ),
     cfg.StrOpt(
         "virt_driver",

@@ -175,6 +175,12 @@ def test_processes_apart_place_what_a_killed_scheduler_left(
             "[agent] virt_driver",
         ),
         ("accelsched-standalone", [], "[agent]\nsync_interval = soon\n", "[agent] sync_interval"),
+        (
+            "accelsched-standalone",
+            [],
+            "[agent]\nuser = nobody\n",
+            "[agent] user: accelsched-standalone does not obey it",
+        ),
         ("accelsched-standalone", [], "[scheduler]\nfilters = NoSuchFilter\n", "[scheduler] filters"),
         ("accelsched-standalone", [], "[api]\nauth_strategy = trust\n", "[api] auth_strategy"),
         ("accelsched-standalone", [], "[standalone]\nservices = api,dashboard\n", "[standalone] services"),
