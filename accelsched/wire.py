@@ -59,7 +59,7 @@ class HypervisorReport(TypedDict):
     hostname: str
     cpu_arch: str  # as uname says it: x86_64, aarch64
     virt_type: str  # kvm, qemu (software emulation), simulated
-    host_ip: NotRequired[str]  # [agent] my_ip, where it is set
+    host_ip: NotRequired[str]  # where it is known
     libvirt_version: NotRequired[int]  # encoded like version
     kernel: NotRequired[str]  # as uname says it: 6.1.0-18-amd64
 

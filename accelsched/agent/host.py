@@ -10,6 +10,7 @@ from pathlib import Path
 
 import os_traits
 from oslo_log import log
+from oslo_utils import netutils
 
 from accelsched import errors, rpc, wire
 from accelsched.agent import inventory
@@ -75,8 +76,8 @@ class Host:
         :raises accelsched.errors.UnavailableError: when the hypervisor does not answer
         """
         hypervisor = self.virt.hypervisor()
-        if self.context.conf.agent.my_ip:
-            hypervisor["host_ip"] = self.context.conf.agent.my_ip
+        if address := self._address():
+            hypervisor["host_ip"] = address
         devices = self._discover()
         numa = self.virt.numa()
         threads = {os_traits.HW_CPU_HYPERTHREADING} if has_threads(numa) else set()
@@ -99,6 +100,14 @@ class Host:
         if numa is not None:
             report["numa"] = numa
         return report
+
+    def _address(self) -> str | None:
+        """Return the host's address, as far as anybody but itself would find it there."""
+        told: str | None = self.context.conf.agent.my_ip
+        if told or self.virt.simulated:
+            return told
+        found = netutils.get_my_ipv4()
+        return None if found.startswith("127.") else found
 
     def departure(self, server_uuid: str) -> wire.Departure:
         """Return what another host must know of a server, to make ready for it while it runs here.

@@ -16,7 +16,8 @@ GROUP = "agent"
 OPTS = [
     cfg.HostAddressOpt(
         "my_ip",
-        help="Address of this host, as hypervisor show and SimpleCIDRAffinityFilter have it. Not told when not set.",
+        help="Address of this host, as hypervisor show and SimpleCIDRAffinityFilter have it. Not set: the one that it "
+        "has on the way to its default route, if it has one.",
     ),
     cfg.StrOpt(
         "host",

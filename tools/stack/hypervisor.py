@@ -111,7 +111,10 @@ class Hypervisor:
                 )
 
     def stop(self) -> bool:
-        """Stop libvirt if this stack started it; return whether that was so."""
+        """Stop libvirt if this stack started it and nobody else has domains; return whether it was stopped."""
+        with _connection() as connection:
+            if connection is not None and len(connection.listAllDomains()) > len(self._own(connection)):
+                return False
         return bool(self.libvirtd.stop()) | bool(self.virtlogd.stop())
 
     def domains(self) -> list[str]:

@@ -116,8 +116,8 @@ class ThisMachine:
         return f"{count}; their disks stay, the next start brings them back" if count else "none"
 
     def stop(self) -> str:
-        """Stop libvirt if it was started here."""
-        return "libvirt stopped" if self._hypervisor.stop() else "libvirt was not started from here"
+        """Stop libvirt if it was started here and nobody else uses it."""
+        return "libvirt stopped" if self._hypervisor.stop() else "libvirt stays: somebody else's, or others use it"
 
     def _known(self) -> Host:
         if self._host is None:

@@ -52,6 +52,17 @@ def test_a_host_tells_its_address_when_it_is_told(host: Host, context: Any) -> N
     assert host.report("queue")["hypervisor"]["host_ip"] == "192.0.2.7"
 
 
+@pytest.mark.parametrize(("found", "told"), [("192.0.2.9", "192.0.2.9"), ("127.0.0.1", None)])
+def test_a_host_that_is_real_finds_its_address(
+    host: Host, context: Any, monkeypatch: pytest.MonkeyPatch, found: str, told: str | None
+) -> None:
+    monkeypatch.setattr("oslo_utils.netutils.get_my_ipv4", lambda: found)
+    monkeypatch.setattr(SimulatedDriver, "simulated", False)
+    assert host.report("queue")["hypervisor"].get("host_ip") == told
+    context.conf.set_override("my_ip", "192.0.2.7", group="agent")
+    assert host.report("queue")["hypervisor"]["host_ip"] == "192.0.2.7"
+
+
 def test_the_report_says_what_is_wrong_with_a_device(context: Any) -> None:
     class Ailing(BrokenDriver):
         def discover(self) -> list[devices.Device]:
