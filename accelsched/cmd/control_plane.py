@@ -43,6 +43,7 @@ class ControlPlane:
             conf.scheduler.max_attempts,
             lambda: self._scheduler.place({}),
             lambda agent, host: agents.sync(agent, [host]),
+            evacuates=conf.scheduler.evacuate_on_failure,
         )
         self._servers = [
             rpc.serve(transport, rpc.CONTROLLER_TOPIC, name, controller),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
@@ -167,10 +168,11 @@ class Moved(NamedTuple):
 Outcome = Literal["gone", "unplaced", "offloaded"] | Moved | None
 
 
-def observe(session: Session, seen: wire.Observation, max_attempts: int) -> Outcome:
+def observe(session: Session, seen: wire.Observation, max_attempts: int, *, evacuates: bool = False) -> Outcome:
     """Take over what an agent saw of one server. What is no longer true of it is ignored.
 
     :param max_attempts: hosts on which a server's first build, or a live migration, is tried
+    :param evacuates: servers leave hosts that are forced down
     :returns: ``gone`` when the server is gone from the host now, its allocations with it; ``unplaced`` when it wants
         another host; ``offloaded`` when it is to leave this one; Moved when another host has to do with it
     """
@@ -197,7 +199,8 @@ def observe(session: Session, seen: wire.Observation, max_attempts: int) -> Outc
     accelerators.observed(session, server, seen)
     moved = _on_its_way(session, server, migration, seen, max_attempts)
     if moved is not None:
-        return moved
+        stranded = evacuates and migration is not None and _is_stranded(session, server, migration)
+        return moved._replace(unplaced=True) if stranded else moved
     return _here(session, server, seen, max_attempts)
 
 
@@ -217,6 +220,16 @@ def _on_its_way(
         return None
     host = moving.observed(session, server, migration, seen)
     return Moved([] if host is None else [host])
+
+
+def _is_stranded(session: Session, server: Server, migration: Migration) -> bool:
+    """Tell whether a move has just ended on the host that it began on, which is lost; the server leaves it then."""
+    ended = server.migration_id is None and migration.status == "error" and server.host == migration.source_host
+    if not ended or not hosts.is_forced_down(session, migration.source_host):
+        return False
+    origin = instance_actions.Origin(f"req-{uuid.uuid4()}", migration.project_id, migration.user_id)
+    rebuilding.evacuate_stranded(session, server, origin)
+    return True
 
 
 def _here(

@@ -33,16 +33,20 @@ class Controller:
         max_attempts: int,
         place: Callable[[], None],
         sync: Callable[[str, str], None],
+        *,
+        evacuates: bool = False,
     ) -> None:
         """
         :param max_attempts: hosts on which a server's first build, or a live migration, is tried
         :param place: called when there may be servers to place
         :param sync: called with an agent and its host when something else is wanted there
+        :param evacuates: servers leave hosts that are forced down
         """
         self._db = db
         self._heartbeats = Heartbeats(db)
         self._max_attempts = max_attempts
         self._place = place
+        self._evacuates = evacuates
         self._tell = sync
 
     # Two agents that report a new custom class at the same moment: the second finds it there when it tries again.
@@ -116,7 +120,7 @@ class Controller:
             LOG.warning("The agent of host %s could not be told: %s", host, exc)
 
     def _observe(self, session: Session, seen: wire.Observation) -> assignments.Outcome:
-        outcome = assignments.observe(session, seen, self._max_attempts)
+        outcome = assignments.observe(session, seen, self._max_attempts, evacuates=self._evacuates)
         reach(Point.CONTROLLER_OBSERVATION_WRITTEN)
         return outcome
 

@@ -125,6 +125,14 @@ def evacuate_host(session: Session, name: str, origin: instance_actions.Origin) 
     return len(rows)
 
 
+def evacuate_stranded(session: Session, server: Server, origin: instance_actions.Origin) -> None:
+    """Evacuate a server whose move ended just now where it came from, a host that was forced down meanwhile.
+
+    It was on its way when the others were evacuated from there.
+    """
+    _move(session, server, None, origin)
+
+
 def retry_build(session: Session, server: Server, max_attempts: int) -> bool:
     """Send a server whose first build failed to another host.
 

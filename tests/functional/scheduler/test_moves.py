@@ -445,6 +445,25 @@ def test_a_server_whose_source_is_lost_before_its_files_were_fetched_stays_with_
     assert (site.asked("h0", uuid), site.asked("h1", uuid)) == (("active", "running"), None)
 
 
+def test_a_server_whose_source_is_lost_before_its_files_were_fetched_is_evacuated_where_that_is_wanted(
+    site: Site,
+) -> None:
+    site.controller = Controller(site.db, 3, lambda: site.scheduler.place({}), lambda agent, host: None, evacuates=True)
+    uuid = site.running()
+    site.move(uuid)
+    site.see(uuid, "h0", "stopped", obeyed=True)
+    lose(site, "h0", evacuated=True)
+    site.see(uuid, "h1", "error", fault=FAULT)
+    site.settle()
+    assert (site.server(uuid).host, site.held()) == ("h1", {"INSTANCE": {"h1": 1}})
+    assert site.asked("h1", uuid) == ("active", "running")
+    assert [(action, why) for action, _, why in site.actions(uuid)][:2] == [
+        ("evacuate", None),
+        ("migrate", FAULT["message"]),
+    ]
+    assert site.migration().status == "error"
+
+
 def test_a_server_whose_files_were_fetched_goes_where_it_was_to_go_and_not_back_to_a_lost_source(site: Site) -> None:
     uuid = site.running()
     site.move(uuid)
