@@ -109,10 +109,12 @@ def amounts(extra_specs: Mapping[str, str]) -> list[tuple[int, str, int]]:
     return sorted(asked)
 
 
+def spelled(group: Mapping[str, Any], suffix: str) -> dict[str, str]:
+    """Return what a flavor would say to ask for a group, as the request group of a suffix."""
+    parts = {key: key.partition(":") for key in group}
+    return {f"{kind}{suffix}:{name}": str(group[key]) for key, (kind, _, name) in parts.items()}
+
+
 def _extra_specs(groups: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    return {
-        f"{kind}{_SUFFIX}{number}:{name}": str(value)
-        for number, group in enumerate(groups)
-        for key, value in group.items()
-        for kind, _, name in [key.partition(":")]
-    }
+    each = [spelled(group, f"{_SUFFIX}{number}") for number, group in enumerate(groups)]
+    return {key: value for specs in each for key, value in specs.items()}

@@ -17,7 +17,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 import orjson
 from oslo_middleware import healthcheck, http_proxy_to_wsgi
 
-from accelsched.api import faults
+from accelsched.api import deciding, faults
 from accelsched.api.accelerator import app as accelerator
 from accelsched.api.compute import app as compute
 from accelsched.api.middleware import access_log, auth, metrics, repeat, request_id, size_limit
@@ -46,13 +46,14 @@ def create(services: Services) -> WSGIApplication:
     :raises accelsched.errors.ConfigurationError: when an option of the API is wrong
     """
     conf = services.conf
+    decides = deciding.Deciding(services)
     mounts = [
         # Longer prefixes first.
         _Mount("/compute/v2.1", "compute", faults.compute, compute.create(services)),
         _Mount("/compute", "compute", faults.compute, compute.create_versions()),
         _Mount("/placement", "placement", faults.errors_list, placement.create(services)),
-        _Mount("/accelerator", "accelerator", faults.accelerator, accelerator.create(services)),
-        _Mount("/v1", "operator", faults.coded_errors_list, operator.create(services)),
+        _Mount("/accelerator", "accelerator", faults.accelerator, accelerator.create(services, decides)),
+        _Mount("/v1", "operator", faults.coded_errors_list, operator.create(services, decides)),
     ]
 
     def count_devices() -> tuple[Mapping[str, int], int]:

@@ -16,13 +16,15 @@ detaching      the guest has let it go, or did not       it is the server's no l
 
 A guest that did not let go in time may do so later. Then the accelerator is detaching again, by itself.
 
-One at a time is attached or detached. They stay with the server on its host, whatever it does there; a server that has
-some does not leave it, but for an evacuation, which loses them with the host.
+Those asked for together are attached, or detached, together; while they are, no others. They stay with the server on
+its host, whatever it does there; a server that has some does not leave it, but for an evacuation, which loses them with
+the host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -32,7 +34,7 @@ from sqlalchemy.orm import Session
 
 from accelsched import errors, wire
 from accelsched.compute import hosts, servers
-from accelsched.db import instance_actions
+from accelsched.db import bindings, instance_actions
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Host, Server
 from accelsched.placement import allocations, capacity_rules, claims
@@ -42,6 +44,24 @@ _ATTACH, _DETACH = "attachAccelerator", "detachAccelerator"
 _VM_STATES = frozenset({"active", "stopped"})
 _MOST = 16  # of one server
 _SINCE = "1.1"  # version of accelsched.wire from which on agents understand it
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An accelerator that a server is to have, before a device is chosen.
+
+    :ivar extra_specs: what a flavor would say to ask for it, of its request group
+    :ivar provider: uuid of the device that it is to be of; None for any
+    """
+
+    id: str
+    extra_specs: Mapping[str, str]
+    provider: str | None = None
+
+
+def suffix_of(accelerator_id: str) -> str:
+    """Return the suffix of an accelerator's request group."""
+    return f"_{accelerator_id}"
 
 
 @dataclass(frozen=True)
@@ -85,62 +105,73 @@ def ready(session: Session, uuid: str, *, project_id: str | None, admin: bool, a
 def attach(
     session: Session,
     uuid: str,
-    chosen: Chosen,
+    chosen: Sequence[Chosen],
     origin: instance_actions.Origin,
     *,
     project_id: str | None,
     admin: bool,
-) -> tuple[str, str] | None:
-    """Claim an accelerator for a server, and have it attached.
+) -> list[tuple[str, str]]:
+    """Claim accelerators for a server, and have them attached.
 
-    :returns: (agent, host) to tell, None when nobody is there to be told
+    :returns: (agent, host) to tell, none when nobody is there to be told
     :raises accelsched.errors.NotFoundError: when there is no such server
     :raises accelsched.errors.ConflictError: as :func:`ready` says; or the server is elsewhere by now
     :raises accelsched.errors.CapacityExceededError: somebody was quicker
     """
     server = ready(session, uuid, project_id=project_id, admin=admin)
-    if server.host != chosen.host:
-        raise errors.ConflictError(f"Instance {uuid} is not on host {chosen.host} any more")
-    if len(plugged(server)) >= _MOST:
-        raise errors.ConflictError(f"Instance {uuid} has {_MOST} accelerators attached already; that is the most")
-    _hold(session, server, chosen.allocations, 1)
-    classes = {(uuid_, name) for uuid_, amounts in chosen.allocations.items() for name in amounts}
+    for one in chosen:
+        if server.host != one.host:
+            raise errors.ConflictError(f"Instance {uuid} is not on host {one.host} any more")
+    has = len(plugged(server))
+    if has + len(chosen) > _MOST:
+        raise errors.ConflictError(f"Instance {uuid} has {has} accelerators attached already; {_MOST} is the most")
+    amounts = _sum([one.allocations for one in chosen])
+    _hold(session, server, amounts, 1)
+    classes = {(uuid_, name) for uuid_, of_provider in amounts.items() for name in of_provider}
     if classes & capacity_rules.positions_of(session, [server.uuid]).get(server.uuid, {}).keys():
         raise errors.ConflictError("Slices that have a position on their GPU cannot be attached to a running server")
-    plug = {"id": chosen.id, "state": ATTACHING, "extra_specs": dict(chosen.extra_specs)}
-    server.devices = [*server.devices, *({**device, "plug": plug} for device in chosen.devices)]
+    plugs = [
+        {**device, "plug": {"id": one.id, "state": ATTACHING, "extra_specs": dict(one.extra_specs)}}
+        for one in chosen
+        for device in one.devices
+    ]
+    server.devices = [*server.devices, *plugs]
     return _begin(session, server, _ATTACH, "compute_attach_accelerator", origin)
 
 
 def detach(
     session: Session,
     uuid: str,
-    accelerator_id: str,
+    accelerator_ids: Collection[str],
     origin: instance_actions.Origin,
     *,
     project_id: str | None,
     admin: bool,
-) -> tuple[str, str] | None:
-    """Have an accelerator detached that was attached before.
+) -> list[tuple[str, str]]:
+    """Have accelerators detached that were attached before.
 
-    :returns: (agent, host) to tell, None when nobody is there to be told
+    :returns: (agent, host) to tell, none when nobody is there to be told
     :raises accelsched.errors.NotFoundError: when there is no such server, or it has no such accelerator
     :raises accelsched.errors.ConflictError: as :func:`ready` says
     """
     server = servers.alive(session, uuid, project_id)
-    if all(device["plug"]["id"] != accelerator_id for device in plugged(server)):
-        raise errors.NotFoundError(f"Instance {uuid} has no accelerator {accelerator_id} that was attached to it")
+    known = {device["plug"]["id"] for device in plugged(server)}
+    for accelerator_id in accelerator_ids:
+        if accelerator_id not in known:
+            raise errors.NotFoundError(f"Instance {uuid} has no accelerator {accelerator_id} that was attached to it")
     ready(session, uuid, project_id=project_id, admin=admin, action=_DETACH)
-    _set_state(server, accelerator_id, DETACHING)
+    for accelerator_id in accelerator_ids:
+        _set_state(server, accelerator_id, DETACHING)
     return _begin(session, server, _DETACH, "compute_detach_accelerator", origin)
 
 
 def _begin(
     session: Session, server: Server, action: str, event: str, origin: instance_actions.Origin
-) -> tuple[str, str] | None:
+) -> list[tuple[str, str]]:
     server.updated_at = utcnow()
     instance_actions.begin(session, [server.id], action, origin, event=event, host=server.host)
-    return servers.agent_of(session, server)
+    told = servers.agent_of(session, server)
+    return [] if told is None else [told]
 
 
 def check_none(server: Server, action: str) -> None:
@@ -168,15 +199,18 @@ def observed(session: Session, server: Server, seen: wire.Observation) -> None:
         there = None if present is None else accelerator_id in present
         if state == ATTACHING and there:
             _set_state(server, accelerator_id, ATTACHED)
-            _end(session, server, None, _ATTACH)
+            _end_if_last(session, server, state)
         elif state == ATTACHING and fault is not None:
             _let_go(session, server, accelerator_id)
+            bindings.ended(session, accelerator_id, failed=True)
             _end(session, server, fault, _ATTACH)
         elif state == DETACHING and there is False:
             _let_go(session, server, accelerator_id)
-            _end(session, server, None, _DETACH)
+            bindings.ended(session, accelerator_id, failed=False)
+            _end_if_last(session, server, state)
         elif state == DETACHING and fault is not None:
             _set_state(server, accelerator_id, ATTACHED)
+            bindings.kept(session, accelerator_id)
             _end(session, server, fault, _DETACH)
     _let_go_late(session, server, seen.get("let_go", []))
 
@@ -189,6 +223,17 @@ def _let_go_late(session: Session, server: Server, let_go: Sequence[str]) -> Non
         _set_state(server, late[0], DETACHING)
         origin = instance_actions.Origin(f"req-{uuid4()}", server.project_id, server.user_id)
         _begin(session, server, _DETACH, "compute_detach_accelerator", origin)
+
+
+def gone(session: Session, server: Server) -> None:
+    """Note that a server is gone, and what was attached to it is nobody's."""
+    bindings.server_gone(session, server.id, {device["plug"]["id"] for device in plugged(server)})
+
+
+def _end_if_last(session: Session, server: Server, state: str) -> None:
+    """Finish what was begun when all of it has got out of a state; what failed of it has finished it before."""
+    if all(device["plug"]["state"] != state for device in plugged(server)):
+        _end(session, server, None, _ATTACH if state == ATTACHING else _DETACH)
 
 
 def _set_state(server: Server, accelerator_id: str, state: str) -> None:
@@ -206,6 +251,15 @@ def _let_go(session: Session, server: Server, accelerator_id: str) -> None:
     for device in leaves:
         _hold(session, server, {device["provider_uuid"]: device["resources"]}, -1)
     server.devices = [device for device in server.devices if device not in leaves]
+
+
+def _sum(each: Sequence[Mapping[str, Mapping[str, int]]]) -> dict[str, Counter[str]]:
+    """Return amounts by provider and class, added up."""
+    total: dict[str, Counter[str]] = {}
+    for amounts in each:
+        for uuid, resources in amounts.items():
+            total.setdefault(uuid, Counter()).update(resources)
+    return total
 
 
 def _hold(session: Session, server: Server, amounts: Mapping[str, Mapping[str, int]], sign: int) -> None:

@@ -272,6 +272,7 @@ def _left(session: Session, server: Server) -> Literal["gone"] | Moved:
     if elsewhere is not None:
         return Moved([elsewhere])
     claims.release(session, [server.uuid])
+    accelerators.gone(session, server)
     orders.forget_password(server)
     server.deleted_at = utcnow()
     server.detail = ""

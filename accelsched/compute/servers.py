@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from accelsched import errors
 from accelsched.compute import hostnames, paging, server_tags, snapshots, states, zones
-from accelsched.db import instance_actions
+from accelsched.db import bindings, instance_actions
 from accelsched.db.base import utcnow
 from accelsched.db.compute import Host, Request, Server
 
@@ -325,6 +325,7 @@ def delete(
         .values(deleted_at=now)
     )
     if gone.rowcount:  # type: ignore[attr-defined]
+        bindings.server_gone(session, server.id, ())
         instance_actions.finish(session, [server.id], action="delete")
         return None
     return agent_of(session, server)

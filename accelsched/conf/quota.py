@@ -21,4 +21,5 @@ OPTS = [
     _limit("key_pairs", 100, "Key pairs of a user."),
     _limit("server_groups", -1, "Server groups of a project."),
     _limit("server_group_members", -1, "Servers in a server group."),
+    _limit("accelerator_requests", 128, "Accelerator requests of a project that are bound to nothing. Not of Nova's."),
 ]

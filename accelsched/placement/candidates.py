@@ -44,6 +44,7 @@ class RequestGroup:
     member_of: tuple[frozenset[str], ...] = ()
     forbidden_aggregates: frozenset[str] = frozenset()
     in_tree: str | None = None
+    provider: str | None = None  # uuid of the one that is to serve it, when it has a suffix
 
     def alike(self) -> object:
         """Return what is equal for groups that differ in nothing but their suffix."""
@@ -54,6 +55,7 @@ class RequestGroup:
             frozenset(self.member_of),
             self.forbidden_aggregates,
             self.in_tree,
+            self.provider,
         )
 
 
@@ -396,6 +398,9 @@ def _own_qualities(picture: Picture, group: RequestGroup) -> Mask:
         slot = picture.slot_of_uuid.get(group.in_tree)
         roots = picture.root[:n]
         fit &= np.zeros(n, dtype=np.bool_) if slot is None else roots == roots[slot]
+    if group.provider is not None:
+        slot = picture.slot_of_uuid.get(group.provider)
+        fit &= np.zeros(n, dtype=np.bool_) if slot is None else np.arange(n) == slot
     return fit
 
 
@@ -438,6 +443,7 @@ def _describe(group: RequestGroup) -> str:
     parts += [" or ".join(sorted(any_of)) for any_of in group.required]
     parts += [f"not {trait}" for trait in sorted(group.forbidden)]
     parts += ["member of " + " or ".join(sorted(any_of)) for any_of in group.member_of]
+    parts += [f"uuid {group.provider}"] if group.provider else []
     return ", ".join(parts)
 
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from accelsched.policies.base import ADMIN, ANYBODY, PROJECT_READER_OR_ADMIN, rule
+from accelsched.policies.base import ADMIN, ANYBODY, PROJECT_MEMBER_OR_ADMIN, PROJECT_READER_OR_ADMIN, rule
 
 _PROFILES, _REQUESTS = "/v2/device_profiles", "/v2/accelerator_requests"
 _DEVICES, _DEPLOYABLES, _ATTRIBUTES = "/v2/devices", "/v2/deployables", "/v2/attributes"
@@ -22,6 +22,21 @@ RULES = [
     ),
     rule("cyborg:arq:get_all", PROJECT_READER_OR_ADMIN, "List accelerator requests", ("GET", _REQUESTS)),
     rule("cyborg:arq:get_one", PROJECT_READER_OR_ADMIN, "Show an accelerator request", ("GET", _REQUESTS + "/{uuid}")),
+    rule("cyborg:arq:create", PROJECT_MEMBER_OR_ADMIN, "Make accelerator requests", ("POST", _REQUESTS)),
+    rule(
+        "cyborg:arq:update",
+        PROJECT_MEMBER_OR_ADMIN,
+        "Bind accelerator requests to servers, and unbind them",
+        ("PATCH", _REQUESTS),
+        ("PATCH", _REQUESTS + "/{uuid}"),
+    ),
+    rule(
+        "cyborg:arq:delete",
+        PROJECT_MEMBER_OR_ADMIN,
+        "Delete accelerator requests",
+        ("DELETE", _REQUESTS),
+        ("DELETE", _REQUESTS + "/{uuid}"),
+    ),
     rule(
         "cyborg:arq:hosts",
         ADMIN,
@@ -37,4 +52,6 @@ RULES = [
     rule("cyborg:deployable:get_one", ADMIN, "Show a deployable", ("GET", _DEPLOYABLES + "/{uuid}")),
     rule("cyborg:attribute:get_all", ADMIN, "List attributes of deployables", ("GET", _ATTRIBUTES)),
     rule("cyborg:attribute:get_one", ADMIN, "Show an attribute", ("GET", _ATTRIBUTES + "/{uuid}")),
+    rule("cyborg:attribute:create", ADMIN, "Say something of a deployable", ("POST", _ATTRIBUTES)),
+    rule("cyborg:attribute:delete", ADMIN, "Delete an attribute", ("DELETE", _ATTRIBUTES + "/{uuid}")),
 ]

@@ -47,6 +47,7 @@ class RequestSpec:
     host_traits: Sequence[str] = ()  # that the host must have besides
     group_traits: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)  # so too of groups, by suffix
     server: str | None = None  # uuid of the one that is there already and wants another place
+    providers: Mapping[str, str] = dataclasses.field(default_factory=dict)  # uuid by request group: this and no other
 
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`from_dict` reads."""
@@ -79,7 +80,12 @@ class RequestSpec:
             query = dataclasses.replace(query, groups=tuple(map(self._with_traits, query.groups)))
         # An agent that knows nothing of programming would hand out a region as it is.
         needed = {names.RPC_1_1} if bitstreams.asked(self.flavor["extra_specs"]) else set()
-        return dataclasses.replace(query, root_required=query.root_required | {*self.host_traits, *needed})
+        groups = tuple(
+            dataclasses.replace(group, provider=self.providers.get(group.suffix)) if group.suffix else group
+            for group in query.groups
+        )
+        required = query.root_required | {*self.host_traits, *needed}
+        return dataclasses.replace(query, groups=groups, root_required=required)
 
     def _with_traits(self, group: RequestGroup) -> RequestGroup:
         traits = tuple(frozenset({trait}) for trait in self.group_traits.get(group.suffix, ()))
@@ -121,10 +127,12 @@ def build(
     forced: bool = False,
     ignore_hosts: Sequence[str] = (),
     aliases: Mapping[str, Alias] | None = None,
+    providers: Mapping[str, str] | None = None,
 ) -> RequestSpec:
     """Return a request that is known to make sense.
 
     :param aliases: of PCI devices, by name
+    :param providers: uuids of those that are to serve request groups, by suffix
 
     :raises accelsched.errors.InvalidError: naming the extra spec or image property that is wrong
     """
@@ -139,6 +147,7 @@ def build(
         forced,
         tuple(ignore_hosts),
         pci_devices.parse(flavor["extra_specs"], aliases or {}),
+        providers=dict(providers or {}),
     )
     spec.query()
     spec.affinity("")

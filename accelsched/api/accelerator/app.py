@@ -8,23 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import falcon
 
-from accelsched.api import faults, resources
+from accelsched.api import attaching, faults, resources
 from accelsched.api.accelerator import accelerator_requests, deployables, device_profiles, microversion
 
 if TYPE_CHECKING:
+    from accelsched.api.deciding import Deciding
     from accelsched.api.services import Services
 
 
-def create(services: Services) -> resources.App:
+def create(services: Services, decides: Deciding) -> resources.App:
     """Return the application at ``/accelerator``."""
+    attaches = attaching.Attaching(services, decides)
     app = resources.new_app(microversion.Negotiation())
     app.add_route("/", _Versions())
     app.add_route("/v2", _Version())
     app.add_route("/v2/", _Version())
     app.add_route("/v2/device_profiles", device_profiles.Profiles(services))
     app.add_route("/v2/device_profiles/{name_or_uuid}", device_profiles.Profile(services))
-    app.add_route("/v2/accelerator_requests", accelerator_requests.Requests(services))
-    app.add_route("/v2/accelerator_requests/{uuid}", accelerator_requests.Request(services))
+    app.add_route("/v2/accelerator_requests", accelerator_requests.Requests(services, attaches))
+    app.add_route("/v2/accelerator_requests/{uuid}", accelerator_requests.Request(services, attaches))
     app.add_route("/v2/devices", deployables.Devices(services))
     app.add_route("/v2/devices/{uuid}", deployables.Device(services))
     app.add_route("/v2/devices/{uuid}/enable", deployables.Enable(services))

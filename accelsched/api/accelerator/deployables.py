@@ -1,6 +1,6 @@
 # Copyright accelsched contributors
 # SPDX-License-Identifier: Apache-2.0
-"""``/v2/devices``, ``/v2/deployables``, ``/v2/attributes``: the devices of all hosts, as their agents report them."""
+"""``/v2/devices``, ``/v2/deployables``, ``/v2/attributes``: the devices of all hosts, and what is said of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import falcon
 import orjson
 import os_resource_classes as orc
 
-from accelsched import errors, policies
+from accelsched import policies
 from accelsched.accelerator import deployables
 from accelsched.api import resources
 from accelsched.api.accelerator import microversion
@@ -25,7 +25,32 @@ if TYPE_CHECKING:
 _MOST = 10_000  # devices that a list looks at
 _STATUS_SINCE = 3
 _TYPES: Mapping[str, str] = {orc.FPGA: "FPGA", orc.VGPU: "GPU", orc.PGPU: "GPU"}
-_BY_AGENTS = "Attributes are what agents report; set traits of your own with 'openstack resource provider trait set'."
+_TEXT = {"type": "string", "minLength": 1, "maxLength": 255}
+_SAID = {
+    "type": "object",
+    "properties": {
+        "deployable_id": {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": 2**63 - 1},
+                {"type": "string", "pattern": "^[0-9]{1,18}$"},
+                {"type": "string", "format": "uuid", "minLength": 36},
+            ]
+        },
+        "key": _TEXT,
+        "value": _TEXT,
+    },
+    "required": ["deployable_id", "key", "value"],
+    "additionalProperties": False,
+}
+# openstacksdk wraps it.
+_CREATE = resources.validator(
+    {
+        "type": "object",
+        "if": {"required": ["attribute"]},
+        "then": {"properties": {"attribute": _SAID}, "additionalProperties": False},
+        "else": _SAID,
+    }
+)
 
 
 class _Resource:
@@ -110,15 +135,28 @@ class Attributes(_Resource):
     """What is said of all deployables."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """List it."""
+        """List it; of one deployable, or by one key, where the query says so."""
         self._require(req, "attribute:get_all")
+        views = [_attribute(said) for one in self._list() for said in deployables.attributes_of(one)]
+        wanted = {name: req.get_param(name) for name in ("deployable_id", "key")}
         resp.media = {
-            "attributes": [_attribute(said) for one in self._list() for said in deployables.attributes_of(one)]
+            "attributes": [
+                view for view in views if all(str(view[name]) == it for name, it in wanted.items() if it is not None)
+            ]
         }
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Refuse."""
-        raise errors.ForbiddenError(_BY_AGENTS)
+        """Say something of a deployable."""
+        self._require(req, "attribute:create")
+        body = resources.body_of(req, _CREATE)
+        wanted = body.get("attribute", body)
+        made = self._services.db.transact(
+            lambda session: deployables.add_attribute(
+                session, str(wanted["deployable_id"]).lower(), key=wanted["key"], value=wanted["value"]
+            )
+        )
+        resp.status = falcon.HTTP_201
+        resp.media = {"attribute": _attribute(made)}
 
 
 class Attribute(_Resource):
@@ -131,8 +169,10 @@ class Attribute(_Resource):
             resp.media = {"attribute": _attribute(deployables.attribute(session, uuid))}
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
-        """Refuse."""
-        raise errors.ForbiddenError(_BY_AGENTS)
+        """Take it back, if an operator said it."""
+        self._require(req, "attribute:delete")
+        self._services.db.transact(lambda session: deployables.remove_attribute(session, uuid))
+        resp.status = falcon.HTTP_204
 
 
 def _times(found: Found) -> dict[str, str | None]:
@@ -179,5 +219,5 @@ def _attribute(said: deployables.Attribute) -> dict[str, Any]:
         "deployable_id": said.deployable.found.device.id,
         "key": said.key,
         "value": said.value,
-        **_times(said.deployable),
+        **(_times(said.deployable) if said.since is None else {"created_at": as_iso(said.since), "updated_at": None}),
     }

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import falcon
 
-from accelsched.api import faults, resources
+from accelsched.api import attaching, deciding, faults, resources
 from accelsched.api.operator import (
     accelerators,
     agents,
     capacity_rules,
-    deciding,
     devices,
     explanations,
     pictures,
@@ -35,7 +34,7 @@ class _Identity:
             resources.context_of(req)
 
 
-def create(services: Services) -> resources.App:
+def create(services: Services, decides: deciding.Deciding) -> resources.App:
     """Return the application at ``/v1``."""
     app = resources.new_app(_Identity())
     app.add_route("/", versions.Version())
@@ -43,11 +42,11 @@ def create(services: Services) -> resources.App:
     app.add_route("/devices", devices.Devices(services))
     app.add_route("/devices/{uuid}", devices.Device(services))
     app.add_route("/picture", pictures.FleetPicture(services))
-    decides = deciding.Deciding(services)
+    attaches = attaching.Attaching(services, decides)
     app.add_route("/placements:simulate", placements.Simulation(services, images.Images(services.conf), decides))
     app.add_route("/resource_providers/{uuid}/capacity_rule", capacity_rules.CapacityRule(services))
-    app.add_route("/servers/{uuid}/accelerators", accelerators.Accelerators(services, decides))
-    app.add_route("/servers/{uuid}/accelerators/{accelerator_id}", accelerators.Accelerator(services))
+    app.add_route("/servers/{uuid}/accelerators", accelerators.Accelerators(services, attaches))
+    app.add_route("/servers/{uuid}/accelerators/{accelerator_id}", accelerators.Accelerator(services, attaches))
     app.add_route("/servers/{uuid}/explanation", explanations.Explanation(services))
     app.add_route("/servers/{uuid}/programming", programming.Programming(services))
     resources.answer_errors(app, faults.coded_errors_list)

@@ -14,7 +14,7 @@ import falcon
 from accelsched import policies
 from accelsched.api import resources
 from accelsched.api.compute import flavor_schemas, server_create, server_schemas
-from accelsched.api.operator.deciding import Deciding
+from accelsched.api.deciding import Deciding
 from accelsched.compute import images
 from accelsched.scheduler.decider import DryRun
 from accelsched.scheduler.pipeline import Selection

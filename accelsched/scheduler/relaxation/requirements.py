@@ -83,6 +83,8 @@ def of(trial: Trial) -> list[Requirement]:
             found.append(Requirement(f"hypervisor {name}", lambda t, _: t.ask(hypervisor_hostname=None)))
     if request.ignore_hosts:
         found.append(Requirement("hosts to be ignored", lambda t, _: t.ask(ignore_hosts=())))
+    if request.providers:
+        found.append(Requirement("the devices that were named", lambda t, _: t.ask(providers={})))
     found += [_hint(name) for name in request.hints]
     return [*found, *_plugins(trial)]
 

@@ -151,13 +151,6 @@ def test_what_is_not_there_is_not_found(api: Any, path: str, key: str) -> None:
     assert key in fault(missing)
 
 
-def test_what_only_servers_and_agents_make_is_refused_with_the_way_to_it(api: Any) -> None:
-    refused = api.post(f"{A}/accelerator_requests", json={"device_profile_name": "x"})
-    assert (refused.status_code, "accel:device_profile" in fault(refused)) == (403, True)
-    refused = api.post(f"{A}/attributes", json={"deployable_id": 1, "key": "k", "value": "v"})
-    assert (refused.status_code, "resource provider trait set" in fault(refused)) == (403, True)
-
-
 def test_a_version_that_there_is_not_is_refused(api: Any) -> None:
     for version in ("2.4", "3.0", "x"):
         refused = api.get(f"{A}/devices", headers={"OpenStack-API-Version": f"accelerator {version}"})

@@ -34,12 +34,13 @@ def chosen(site: Site, uuid: str, accelerator_id: str = ONE, **changes: Any) -> 
     return dataclasses.replace(made, **changes)
 
 
-def attach(site: Site, uuid: str, what: accelerators.Chosen) -> None:
+def attach(site: Site, uuid: str, *what: accelerators.Chosen) -> None:
     site.db.transact(lambda session: accelerators.attach(session, uuid, what, ORIGIN, **AS_ADMIN))
 
 
-def detach(site: Site, uuid: str, accelerator_id: str = ONE) -> None:
-    site.db.transact(lambda session: accelerators.detach(session, uuid, accelerator_id, ORIGIN, **AS_ADMIN))
+def detach(site: Site, uuid: str, *accelerator_ids: str) -> None:
+    ids = accelerator_ids or [ONE]
+    site.db.transact(lambda session: accelerators.detach(session, uuid, ids, ORIGIN, **AS_ADMIN))
 
 
 def held(site: Site, uuid: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import pytest
 from fleets import PictureBuilder, partitioned
@@ -25,11 +26,17 @@ def loaded(**overrides: object) -> plugins.Plugins:
 
 
 def place(
-    builder: PictureBuilder, count: int = 1, *, seed: str = "s", host: str | None = None, **specs: str
+    builder: PictureBuilder,
+    count: int = 1,
+    *,
+    seed: str = "s",
+    host: str | None = None,
+    providers: Mapping[str, str] | None = None,
+    **specs: str,
 ) -> Decision:
     extra = {key.replace("__", ":"): value for key, value in specs.items()}
     flavor = {"name": "f", "vcpus": 1, "ram_mb": 1024, "disk_gb": 1, "extra_specs": extra}
-    spec = request.build(flavor, None, project_id="p", host=host)  # type: ignore[arg-type]
+    spec = request.build(flavor, None, project_id="p", host=host, providers=providers)  # type: ignore[arg-type]
     return decide(builder.picture(), builder.hosts, spec, count, loaded(), seed)
 
 
@@ -53,6 +60,23 @@ def test_a_gpu_in_use_is_filled_before_an_empty_one_is_opened() -> None:
     (selection,) = decision.selections
     assert [d["provider_name"] for d in selection.devices] == ["b", "b_gpu_0"]
     assert selection.score.devices["VGPU"] == {"b_gpu_0": 0.375, "b_gpu_1": 0.0}
+
+
+def test_a_group_whose_device_is_named_gets_that_one_or_none() -> None:
+    builder = PictureBuilder()
+    builder.host("a", gpus=2, vgpus=2)
+    free = place(builder, resources_x__VGPU="1", resources_y__VGPU="2")
+    (uuid,) = {d["provider_uuid"] for d in free.selections[0].devices if d["group"] == "_y"}
+    named = {d["group"]: d for d in place_named(builder, x=uuid).selections[0].devices}
+    assert named["_x"]["provider_uuid"] == uuid
+    assert named["_y"]["provider_uuid"] != uuid
+    assert place_named(builder, x=uuid, y=uuid).selections == ()
+    assert place_named(builder, x="nobody").selections == ()
+
+
+def place_named(builder: PictureBuilder, **named: str) -> Decision:
+    providers = {f"_{group}": uuid for group, uuid in named.items()}
+    return place(builder, providers=providers, resources_x__VGPU="1", resources_y__VGPU="2")
 
 
 def test_groups_that_are_alike_share_a_gpu_unless_they_are_to_be_isolated() -> None:
