@@ -52,6 +52,8 @@ FLOWS = {
         Point.AGENT_PLUG_FORGOTTEN,
         *_REPORT,
     ],
+    "bind": [*_ACT, Point.AGENT_PLUG_ATTACHED, *_REPORT],
+    "release": [*_ACT, Point.AGENT_PLUG_RELEASED, *_REPORT],
 }
 _REFUSED = {Point.API_SERVERS_WRITTEN, Point.API_ACTION_WRITTEN}
 _ELSEWHERE = {Point.AGENT_MDEV_DEFINED}  # only where there are mediated devices
@@ -253,6 +255,35 @@ def test_an_accelerator_whose_claim_was_not_committed_is_not_attached(cloud: Clo
     with cloud.killed_at(Point.API_ACTION_WRITTEN):
         cloud.attach(server)
     cloud.assert_detached(server)
+
+
+@pytest.mark.parametrize("point", steps(FLOWS["bind"]))
+def test_an_accelerator_request_is_bound(cloud: Cloud, point: Point) -> None:
+    server, request = cloud.one(), cloud.make_request()
+    with cloud.killed_at(point):
+        cloud.bind(request, server)
+    cloud.assert_attached(server)
+    assert cloud.requests() == {request: "Bound"}
+
+
+@pytest.mark.parametrize("point", steps(FLOWS["release"]))
+def test_an_accelerator_request_that_is_bound_is_deleted(cloud: Cloud, point: Point) -> None:
+    server, request = cloud.one(), cloud.make_request()
+    cloud.bind(request, server)
+    cloud.assert_attached(server)
+    with cloud.killed_at(point):
+        cloud.delete_request(request)
+    cloud.assert_detached(server)
+    assert cloud.requests() == {}
+
+
+def test_an_accelerator_request_whose_claim_was_not_committed_is_bound_to_nothing(cloud: Cloud) -> None:
+    server, request = cloud.one(), cloud.make_request()
+    with cloud.killed_at(Point.API_ACTION_WRITTEN):
+        cloud.bind(request, server)
+    cloud.assert_detached(server)
+    assert cloud.requests() == {request: "Initial"}
+    cloud.delete_request(request)
 
 
 @pytest.mark.parametrize("point", steps(FLOWS["attach"][1:3]))

@@ -31,7 +31,7 @@ from accelsched.agent.virt.libvirt.domain import NAMESPACE
 from accelsched.failpoints import HOLD, Point
 from accelsched.message_faults import Fault
 
-C = "/compute/v2.1"
+A, C = "/accelerator/v2", "/compute/v2.1"
 HOSTS = ("one", "two")
 _DONE = (200, 202, 204)
 _MARK, _MARK_AT = "0x5a", "4M 3M"
@@ -257,6 +257,29 @@ class Cloud:
         """Return the state of each accelerator that was attached to a server, by its id."""
         listed = self.api.get(f"/v1/servers/{server}/accelerators").json()["accelerators"]
         return {each["id"]: each["state"] for each in listed if each["id"] is not None}
+
+    def make_request(self) -> str:
+        """Return an accelerator request for a vGPU."""
+        profile = [{"name": "vgpu", "groups": [{"resources:VGPU": 1}]}]
+        assert self.api.post(f"{A}/device_profiles", json=profile).status_code in (201, 409)
+        (made,) = self.api.post(f"{A}/accelerator_requests", json={"device_profile_name": "vgpu"}).json()["arqs"]
+        return str(made["uuid"])
+
+    def bind(self, request: str, server: str) -> None:
+        """Ask for an accelerator request to be bound to a server, on the device that it has already."""
+        host = self.wait_for("ACTIVE")["OS-EXT-SRV-ATTR:host"]
+        (held,) = self.api.get(f"/v1/servers/{server}/accelerators").json()["accelerators"]
+        values = {"hostname": host, "instance_uuid": server, "device_rp_uuid": held["provider_uuid"]}
+        patch = [{"path": f"/{name}", "op": "add", "value": value} for name, value in values.items()]
+        self._send(lambda: self.api.patch(f"{A}/accelerator_requests", json={request: patch}), _DONE)
+
+    def delete_request(self, request: str) -> None:
+        """Want an accelerator request no longer."""
+        self._send(lambda: self.api.delete(f"{A}/accelerator_requests/{request}"), (204,))
+
+    def requests(self) -> dict[str, str]:
+        """Return the state of each accelerator request."""
+        return {one["uuid"]: one["state"] for one in self.api.get(f"{A}/accelerator_requests").json()["arqs"]}
 
     def one(self, **more: Any) -> str:
         """Return a server that runs."""

@@ -578,7 +578,7 @@ def test_a_token_that_is_none_is_challenged_in_each_services_form(cloud: Cloud) 
 
 
 def test_accelerators_are_asked_for_by_device_profile_and_seen(cloud: Cloud) -> None:
-    """Every command of python-cyborgclient that is not about binding by hand."""
+    """Every command of python-cyborgclient but for programming by hand."""
     accelerator = ("--os-accelerator-api-version", "2.3", "accelerator")
     profile = cloud.json(*accelerator, "device", "profile", "create", "one-vgpu", '[{"resources:VGPU": 1}]')
     assert [it["name"] for it in cloud.json(*accelerator, "device", "profile", "list")] == ["one-vgpu"]
@@ -590,7 +590,7 @@ def test_accelerators_are_asked_for_by_device_profile_and_seen(cloud: Cloud) -> 
     (request,) = cloud.json(*accelerator, "arq", "list", "--long")
     assert (request["state"], request["instance_uuid"], request["hostname"]) == ("Bound", server, "sim-host")
     assert cloud.json(*accelerator, "arq", "show", request["uuid"])["device_profile_name"] == "one-vgpu"
-    assert "accel:device_profile" in cloud.run(*accelerator, "arq", "create", "one-vgpu", expect=1)
+    assert "flavor of instance" in cloud.run(*accelerator, "arq", "delete", request["uuid"], expect=1)
 
     gpu = next(it["uuid"] for it in cloud.json(*accelerator, "device", "list") if it["type"] == "GPU")
     cloud.run(*accelerator, "device", "disable", gpu)
@@ -600,6 +600,24 @@ def test_accelerators_are_asked_for_by_device_profile_and_seen(cloud: Cloud) -> 
     assert cloud.json(*accelerator, "deployable", "show", gpu)["uuid"] == gpu
     attribute = cloud.json(*accelerator, "device", "attribute", "list")[0]
     assert cloud.json(*accelerator, "device", "attribute", "show", attribute["uuid"])["value"] == attribute["value"]
+    said = cloud.json(*accelerator, "device", "attribute", "create", str(attribute["deployable_id"]), "rack", "R7")
+    assert said["value"] == "R7"
+    cloud.run(*accelerator, "device", "attribute", "delete", said["uuid"])
+    assert said["uuid"] not in {it["uuid"] for it in cloud.json(*accelerator, "device", "attribute", "list")}
+
+    def is_now(state: str) -> bool:
+        return bool(cloud.json(*accelerator, "arq", "show", own, cloud="accelsched-demo")["state"] == state)
+
+    own = cloud.json(*accelerator, "arq", "create", "--group-id", "0", "one-vgpu", cloud="accelsched-demo")["uuid"]
+    assert is_now("Initial")
+    project = cloud.json("project", "show", "demo")["id"]
+    bound = cloud.json(*accelerator, "arq", "bind", own, "sim-host", server, gpu, project)
+    assert (bound["device_rp_uuid"], bound["instance_uuid"]) == (gpu, server)
+    patience.wait(lambda: is_now("Bound"))
+    cloud.run(*accelerator, "arq", "unbind", own, cloud="accelsched-demo")
+    patience.wait(lambda: is_now("Unbound"))
+    cloud.run(*accelerator, "arq", "delete", own, cloud="accelsched-demo")
+    assert own not in {it["uuid"] for it in cloud.json(*accelerator, "arq", "list")}
 
     cloud.run("server", "delete", "--wait", server, cloud="accelsched-demo")
     cloud.run("flavor", "delete", "profiled")

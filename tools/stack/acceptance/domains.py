@@ -44,6 +44,11 @@ class Domains:
         xml = self._connection.lookupByUUIDString(uuid).XMLDesc()
         return [Path(source.get("file", "")).name for source in etree.fromstring(xml).iterfind(".//disk/source")]
 
+    def plugged(self, uuid: str) -> int:
+        """Return how many devices a domain's mark says were plugged into it."""
+        xml = self._connection.lookupByUUIDString(uuid).XMLDesc()
+        return len(list(etree.fromstring(xml).iterfind(".//{*}device[@plug]")))
+
     def memory_mb(self, uuid: str) -> int:
         """Return how much memory a domain has."""
         return int(self._connection.lookupByUUIDString(uuid).maxMemory()) // 1024

@@ -72,10 +72,9 @@ def accelerators(run: Run) -> None:
                 shown = run.json(*_ACCELERATOR, "arq", "show", arq["uuid"])
                 device = shown["device_rp_uuid"]
                 assert shown["device_profile_name"] == name
-            with run.command("accelerator arq create and delete, which servers do"):
-                run.refused(*_ACCELERATOR, "arq", "create", name, why="accel:device_profile")
-                run.refused(*_ACCELERATOR, "arq", "delete", arq["uuid"], why="with their servers")
+                run.refused(*_ACCELERATOR, "arq", "delete", arq["uuid"], why="of the flavor of instance")
             _device(run, device)
+            _requests(run, uuid, name, device)
     finally:
         run.client("flavor", "delete", name)
         with run.command("accelerator device profile delete"):
@@ -104,6 +103,56 @@ def _device(run: Run, device: str) -> None:
     with run.command("accelerator device attribute show"):
         shown = run.json(*_ACCELERATOR, "device", "attribute", "show", said[0]["uuid"])
         assert shown["value"] == said[0]["value"]
+    number = str(next(it for it in said if it["key"] == "rc" and it["value"] == "VGPU")["deployable_id"])
+    with run.command("accelerator device attribute create"):
+        added = run.json(*_ACCELERATOR, "device", "attribute", "create", number, "acceptance", "yes")
+        assert (added["key"], added["value"]) == ("acceptance", "yes")
+        run.refused(*_ACCELERATOR, "device", "attribute", "create", number, "trait9", "CUSTOM_X", why="trait set")
+    with run.command("accelerator device attribute delete"):
+        run.client(*_ACCELERATOR, "device", "attribute", "delete", added["uuid"])
+        left = {it["uuid"] for it in run.json(*_ACCELERATOR, "device", "attribute", "list")}
+        assert added["uuid"] not in left
+        run.refused(*_ACCELERATOR, "device", "attribute", "delete", said[0]["uuid"], why="trait set")
+
+
+def _requests(run: Run, server: str, profile: str, device: str) -> None:
+    """Bind an accelerator request to a running server, unbind it, bind it again, and delete it while it is bound."""
+    arq = (*_ACCELERATOR, "arq")
+    before = run.domains.plugged(server)
+    with run.command("accelerator arq create", vital=True):
+        made = run.json(*arq, "create", "--group-id", "0", profile, user=True)
+        assert (made["state"], made["instance_uuid"]) == ("Initial", None)
+    one = made["uuid"]
+    shown = run.json("server", "show", server)
+
+    def becomes(state: str) -> None:
+        run.until(lambda: run.json(*arq, "show", one, user=True)["state"] == state, state)
+
+    def bind() -> None:
+        bound = run.json(*arq, "bind", one, shown["OS-EXT-SRV-ATTR:host"], server, device, shown["project_id"])
+        assert (bound["instance_uuid"], bound["device_rp_uuid"]) == (server, device)
+        becomes("Bound")
+        assert run.domains.plugged(server) == before + 1
+
+    with run.command("accelerator arq bind"):
+        bind()
+        assert _vgpus(run, server) == 2
+    with run.command("accelerator arq unbind"):
+        run.client(*arq, "unbind", one, user=True)
+        becomes("Unbound")
+        assert run.domains.plugged(server) == before
+        assert _vgpus(run, server) == 1
+    with run.command("accelerator arq delete"):
+        bind()
+        run.client(*arq, "delete", one, user=True)
+        run.until(lambda: one not in {it["uuid"] for it in run.json(*arq, "list", user=True)}, "the request is gone")
+        assert run.domains.plugged(server) == before
+        assert _vgpus(run, server) == 1
+
+
+def _vgpus(run: Run, server: str) -> int:
+    held = run.json("resource", "provider", "allocation", "show", server)
+    return sum(int(share["resources"].get("VGPU", 0)) for share in held)
 
 
 def images(run: Run) -> None:
