@@ -124,7 +124,7 @@ def _requests(run: Run, server: str, profile: str, device: str) -> None:
         assert (made["state"], made["instance_uuid"]) == ("Initial", None)
     one = made["uuid"]
     shown = run.json("server", "show", server)
-    # python-cyborgclient's command wants it, python-openstackclient's does not; which of them runs is the environment's.
+    # Of python-cyborgclient's command and python-openstackclient's, of which either may run, one wants the project.
     asks_project = "<project_id>" in run.client(*arq, "bind", "--help")
     project = (shown["project_id"],) if asks_project else ()
 
