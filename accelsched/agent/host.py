@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -106,6 +107,10 @@ class Host:
         told: str | None = self.context.conf.agent.my_ip
         if told or self.virt.simulated:
             return told
+        return self._found_address
+
+    @functools.cached_property  # each look that finds none is logged
+    def _found_address(self) -> str | None:
         found = netutils.get_my_ipv4()
         return None if found.startswith("127.") else found
 

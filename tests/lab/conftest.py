@@ -6,14 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from labvm import build, cache, machine, observe, report
-from labvm.agent import Agent
+from labvm import build, cache, machine, observe, packages, report
+from labvm.agent import Agent, Helper
 from labvm.control import ControlPlane
-from labvm.machine import GPUS, Machine
+from labvm.machine import GPUS, HOST, PEERS, Machine
 from labvm.report import Report
 from stack import progress
 
@@ -91,22 +92,33 @@ def lab_vm(starting: Future[ControlPlane], logs: list[Path], pytestconfig: pytes
 
 
 @pytest.fixture(scope="session")
-def peer_vm(starting: Future[ControlPlane], logs: list[Path]) -> Iterator[Machine]:
-    """A second machine, joined with the first by a network."""
-    with machine.throwaway(build.build(), "peer") as running:
-        logs.append(running.folder / "console.log")
-        yield running
+def peer_vms(starting: Future[ControlPlane], logs: list[Path], pytestconfig: pytest.Config) -> Iterator[list[Machine]]:
+    """Two machines that a network joins, with a kernel, QEMU and libvirt that can carry a mediated device over."""
+    artifacts = build.build(packages.BACKPORTS)
+    with ExitStack() as running, ThreadPoolExecutor() as pool:
+        starts = [machine.throwaway(artifacts, name) for name in ("peer1", "peer2")]
+        machines = list(pool.map(running.enter_context, starts))
+        logs += [booted.folder / "console.log" for booted in machines]
+        pytestconfig.stash[_REPORT].others.append(report.versions(machines[0], _ROOT))
+        yield machines
 
 
 @pytest.fixture(scope="session")
-def peer(peer_vm: Machine, agent: Agent, control_plane: ControlPlane, logs: list[Path]) -> Iterator[Agent]:
-    """The agent inside the second machine. From now on servers may be placed there, so tests with it come last."""
-    second = Agent(peer_vm, control_plane.neighbours())
-    logs.append(second.log)
-    second.start()
-    control_plane.wait_until_reported(peer_vm.place.host)
-    yield second
-    second.stop()
+def peers(peer_vms: list[Machine], control_plane: ControlPlane, logs: list[Path]) -> Iterator[list[Agent]]:
+    """The agents inside the two. From now on servers are placed there, and not on the first: such tests come last."""
+    helpers = (Helper.FORKED, Helper.SUDO)
+    agents = [Agent(one, control_plane.neighbours(), helper) for one, helper in zip(peer_vms, helpers, strict=True)]
+    for one in agents:
+        logs.append(one.log)
+        one.start()
+    for host in PEERS:
+        control_plane.wait_until_reported(host)
+    services = control_plane.show("compute", "service", "list")
+    if HOST in [service["Host"] for service in services]:
+        control_plane.openstack("compute", "service", "set", "--disable", HOST, "nova-compute")
+    yield agents
+    for one in agents:
+        one.stop()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from labvm.agent import Agent
+from labvm.agent import USER, Agent
 from labvm.control import ControlPlane
 from labvm.machine import FPGA, GPUS, HOST, NVME, SRIOV_GPU
 
@@ -67,6 +67,19 @@ def test_virtual_functions_are_counted_at_their_card(
     assert "CUSTOM_PCI_TYPE_VF" in _traits(control_plane, providers[_name(NVME)])
     # Each of the two is a parent of mediated devices, with room for eight.
     assert _inventory(control_plane, providers[_name(SRIOV_GPU)]) == {"VGPU": 16}
+
+
+@pytest.mark.way(
+    "agent that is not root", "all of this by user accelsched, with a helper that was forked before it became that user"
+)
+def test_the_agent_is_not_root_and_its_helper_is(agent: Agent) -> None:
+    assert agent.users() == [USER, "root"]
+
+
+def test_a_command_explains_the_devices_to_an_operator(agent: Agent) -> None:
+    told = agent.devices()
+    for address in (*GPUS, FPGA, NVME, SRIOV_GPU):
+        assert address in told
 
 
 def test_the_host_offers_what_the_machine_has(

@@ -8,17 +8,14 @@ import re
 
 import pytest
 from labvm import observe
-from labvm.agent import VGPU_ID, Agent
+from labvm.agent import PORTS, USER, VGPU_ID, Agent
 from labvm.control import ControlPlane, wait_for
-from labvm.machine import HOST, PEER, Machine
-from stack.errors import StackError
+from labvm.machine import GPUS, PEERS, Machine
+from labvm.servers import LIVE_MIGRATE
 
-from accelsched import names
-
-_GUEST_S = 1800.0
-_MOVED_S = 1800.0
+_GUEST_S = 600.0
+_MOVED_S = 600.0
 _INSTANCES = "/var/lib/accelsched/instances"
-_LIVE = ("server", "migrate", "--os-compute-api-version", "2.30", "--live-migration")
 
 
 class TwoHosts:
@@ -46,7 +43,7 @@ class TwoHosts:
             return shown["OS-EXT-SRV-ATTR:host"] if there else None
 
         host = wait_for(look, _MOVED_S, f"{server} to be {status}")
-        return host, PEER if host == HOST else HOST
+        return host, next(other for other in PEERS if other != host)
 
     def console(self, host: str, server: str) -> str:
         return self.machines[host].channel.call(["cat", f"{_INSTANCES}/{server}/console.log"]).stdout
@@ -63,8 +60,23 @@ class TwoHosts:
         except TimeoutError as exc:
             raise AssertionError(f"{exc}; it ends:\n{self.console(host, server)[-3000:]}") from exc
 
+    def answering(self, host: str, server: str) -> int:
+        """Return how many devices have answered the guest by the end of its next round over all of them."""
+        seen = len(self.says(host, server, "tick at"))
+        self.says(host, server, "tick at", times=seen + 2)
+        last = self.console(host, server).split("tick at")[-2]
+        return len(re.findall(r"mtty \S+ tty=\S+ echoed=hello", last))
+
+    def share_ports(self) -> None:
+        """Have the GPUs' types share what they have, where one type would exclude the other."""
+        costs = ("--budget", str(PORTS), "--cost", "VGPU=1", "--cost", "CUSTOM_VGPU_LARGE=2")
+        gpus = {f"{host}_pci_{re.sub('[:.]', '_', address)}" for host in PEERS for address in GPUS}
+        for provider in self.control.get("/placement/resource_providers")["resource_providers"]:
+            if provider["name"] in gpus:
+                self.control.openstack("accel", "capacity", "rule", "set", *costs, provider["uuid"])
+
     def mdevs(self, host: str) -> list[str]:
-        return [uuid for uuid in observe.mdevs(self.machines[host]) if names.is_own_mdev(uuid)]
+        return list(observe.own_mdevs(self.machines[host]))
 
     def holds(self, host: str, server: str) -> tuple[bool, bool]:
         """Return whether a host has a server's domain, and its files."""
@@ -80,70 +92,88 @@ class TwoHosts:
 
 
 @pytest.fixture(scope="module")
-def two(control_plane: ControlPlane, lab_vm: Machine, peer_vm: Machine, peer: Agent) -> TwoHosts:
-    assert peer.runs()
-    return TwoHosts(control_plane, {HOST: lab_vm, PEER: peer_vm})
+def two(control_plane: ControlPlane, peer_vms: list[Machine], peers: list[Agent]) -> TwoHosts:
+    assert all(agent.runs() for agent in peers)
+    return TwoHosts(control_plane, dict(zip(PEERS, peer_vms, strict=True)))
 
 
 @pytest.fixture(scope="module")
-def servers(two: TwoHosts, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """One server with a vGPU and one without a device, which boot at the same time."""
+def server(two: TwoHosts, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A server with vGPUs of two types, from one GPU; its guest uses them again and again."""
     tick = tmp_path_factory.mktemp("user-data") / "tick"
     tick.write_text("#tick\n")
-    two.flavor("lab-plain")
-    card = "trait:CUSTOM_PCI_DEVICE_1234_11E8=required"  # not the one whose virtual functions are the parents
-    two.flavor("lab-moves", "--property", "resources:VGPU=1", "--property", card)
-
-    plain = two.create("plain", "--user-data", str(tick), "--config-drive", "true")
-    return {"plain": plain, "vgpu": two.create("moves")}
+    card = "trait1:CUSTOM_PCI_DEVICE_1234_11E8=required"  # not the one whose virtual functions are the parents
+    asked = ("resources1:VGPU=1", "resources1:CUSTOM_VGPU_LARGE=1", card)
+    two.flavor("lab-moves", *(word for text in asked for word in ("--property", text)))
+    two.share_ports()
+    return two.create("moves", "--user-data", str(tick), "--config-drive", "true")
 
 
 def test_the_machines_reach_each_others_libvirt_and_are_two(two: TwoHosts) -> None:
     for host, machine in two.machines.items():
-        other = two.machines[PEER if host == HOST else HOST].place
+        other = next(two.machines[name] for name in PEERS if name != host).place
         uri = f"qemu+tcp://{other.address}/system"
         assert machine.channel.check(["virsh", "-c", uri, "hostname"]).strip() == other.host
 
 
-@pytest.mark.way("live migration without devices", "the guest runs on, the source keeps nothing")
-def test_a_server_without_devices_goes_while_its_guest_runs_on(two: TwoHosts, servers: dict[str, str]) -> None:
-    server = servers["plain"]
-    source, target = two.settled(server, "ACTIVE")
-    two.says(source, server, r"tick at ([\d.]+) s", times=2)
+@pytest.mark.way("agent that is not root, by sudo", "one of the two hosts of these moves; sudo starts its helper")
+def test_the_agent_of_one_host_has_its_helper_by_sudo(two: TwoHosts, peers: list[Agent]) -> None:
+    assert peers[1].users() == [USER]
+    # It is nobody's child any more.
+    two.machines[PEERS[1]].channel.check(["pgrep", "-u", "root", "-f", "privsep-helper --config-file"])
 
-    two.control.openstack(*_LIVE, server)
-    wait_for(lambda: two.settled(server, "ACTIVE")[0] == target, _MOVED_S, "the server to be there")
-    first = float(two.says(target, server, r"tick at ([\d.]+) s")[0])
-    assert "accelsched-guest: kernel" not in two.console(target, server)  # it was not booted again
-    assert first > 2
-    assert observe.domains(two.machines[target])[server] == "running"
-    wait_for(lambda: two.holds(source, server) == (False, False), _MOVED_S, "the source to be rid of it")
-    migrations = two.control.get(f"/compute/v2.1/os-migrations?instance_uuid={server}")["migrations"]
-    assert [migration["status"] for migration in migrations] == ["completed"]
-    two.delete(server)
+
+@pytest.mark.way("mediated devices of two types on one function", "both answer the guest; the types share its capacity")
+def test_one_gpu_gives_a_server_vgpus_of_two_types(two: TwoHosts, server: str) -> None:
+    host, _ = two.settled(server, "ACTIVE")
+    assert two.answering(host, server) == 2
+
+    machine = two.machines[host]
+    made = observe.own_mdevs(machine)
+    assert sorted(observe.mdev_type(machine, uuid) for uuid in made) == ["labgpu-1", "labgpu-2"]
+    [gpu] = set(made.values())
+    assert observe.available_instances(machine, gpu, "labgpu-1") == PORTS - 1 - 2
 
 
 @pytest.mark.way(
-    "cold migration with a mediated device", "boots from its disk on the other host, with a device of that one"
+    "live migration with mediated devices", "the guest runs on and goes on talking to them; they are of that host then"
 )
-@pytest.mark.way("live migration with a mediated device", "refused: QEMU is too old, and that is said")
-def test_a_vgpu_goes_with_a_shutdown_only_for_this_qemu_is_too_old(two: TwoHosts, servers: dict[str, str]) -> None:
-    server = servers["vgpu"]
+def test_a_server_goes_with_its_vgpus_while_its_guest_runs_on(two: TwoHosts, server: str) -> None:
     source, target = two.settled(server, "ACTIVE")
-    two.says(source, server, "accelsched-guest: ready")
-    with pytest.raises(StackError, match=r"has QEMU 7\.2[\d.]*, and to carry a mediated device over takes QEMU 8\.1"):
-        two.control.openstack(*_LIVE, server)
+    before = two.mdevs(source)
 
+    two.control.openstack(*LIVE_MIGRATE, server)
+    wait_for(lambda: two.settled(server, "ACTIVE")[0] == target, _MOVED_S, "the server to be there")
+    assert two.answering(target, server) == 2
+    assert "accelsched-guest: kernel" not in two.console(target, server)  # it was not booted again
+    assert observe.domains(two.machines[target])[server] == "running"
+    mdevs = two.mdevs(target)
+    assert len(mdevs) == 2
+    assert not set(mdevs) & set(before)
+    xml = observe.domain_xml(two.machines[target], server)
+    assert all(f"<address uuid='{mdev}'/>" in xml for mdev in mdevs)
+
+    wait_for(lambda: two.holds(source, server) == (False, False), _MOVED_S, "the source to be rid of it")
+    assert two.mdevs(source) == []
+    migrations = two.control.get(f"/compute/v2.1/os-migrations?instance_uuid={server}")["migrations"]
+    assert [migration["status"] for migration in migrations] == ["completed"]
+
+
+@pytest.mark.way(
+    "cold migration with mediated devices", "boots from its disk on the other host, with devices of that one"
+)
+def test_a_server_goes_with_a_shutdown_to_other_vgpus(two: TwoHosts, server: str) -> None:
+    source, target = two.settled(server, "ACTIVE")
     two.control.openstack("server", "migrate", server)
     assert two.settled(server, "VERIFY_RESIZE") == (target, source)
-    [gone], [mdev] = two.mdevs(source), two.mdevs(target)
-    assert mdev != gone
-    assert f"<address uuid='{mdev}'/>" in observe.domain_xml(two.machines[target], server)
+    gone, made = two.mdevs(source), two.mdevs(target)
+    assert (len(gone), len(made)) == (2, 2)
+    assert not set(gone) & set(made)
     two.says(target, server, "accelsched-guest: ready")
     console = two.console(target, server)
     assert "boot 2" in console  # what was on the disk has come
-    assert re.search(rf"accelsched-guest: pci \S+ {VGPU_ID} ", console)
-    assert "echoed=hello" in console  # the guest's driver talked to the device there
+    assert len(re.findall(rf"accelsched-guest: pci \S+ {VGPU_ID} ", console)) == 2
+    assert two.answering(target, server) == 2
     assert two.holds(source, server) == (False, True)
 
     two.control.openstack("server", "resize", "confirm", server)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from labvm import build, machine
+from labvm import build, machine, packages
 from labvm.channel import ChannelError
 
 _ROOT = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
         return command()
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except (build.BuildError, machine.MachineError, ChannelError) as exc:
+    except (packages.BuildError, machine.MachineError, ChannelError) as exc:
         print(f"lab: {exc}", file=sys.stderr)
         return 1
 

@@ -9,7 +9,6 @@ mediated devices.
 from __future__ import annotations
 
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -17,19 +16,18 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from labvm import cache, labgpu
+from labvm import cache, labgpu, packages
 from labvm.cache import step
+from labvm.packages import STABLE, BuildError, Suite, run
 
 TOOLS = Path(__file__).parents[1]
 GUEST = Path(__file__).parent / "guest"
 
 # What the initramfs needs before it sees the root file system.
-_EARLY_MODULES = ("virtio_pci", "virtiofs", "overlay", "9pnet_virtio", "9p")
+_EARLY_MODULES = ("virtio_pci", "virtiofs", "overlay", "9pnet_virtio", "9p", "virtio_blk", "ext4")
 _SAMPLE = "samples/vfio-mdev/mtty.c"
-
-
-class BuildError(Exception):
-    """The lab cannot be built here; the message says why."""
+# QEMU and libvirt load whatever is in these, and stop at what is of another version: nothing below shows through.
+_OWN_MODULES = ("/usr/lib/x86_64-linux-gnu/qemu", "/usr/lib/x86_64-linux-gnu/libvirt")
 
 
 @dataclass(frozen=True)
@@ -41,20 +39,23 @@ class Artifacts:
     modules: Path  # folder to be mounted at /lib/modules/VERSION
     initramfs: Path
     labgpu: Path  # labgpu.ko
+    suite: str
+    programs: Path | None  # image of a file system that comes on top of this machine's
 
 
-def build() -> Artifacts:
+def build(suite: Suite = STABLE) -> Artifacts:
     """Install and make whatever is not there yet.
 
+    :param suite: of the kernel; and of QEMU and libvirt, where those are not to be this machine's own
     :raises BuildError: on a system that the lab does not know
     """
     if platform.freedesktop_os_release().get("VERSION_CODENAME") != "bookworm" or platform.machine() != "x86_64":
         raise BuildError("the hardware lab is built from Debian 12's packages for amd64, and this is another system")
     with cache.lock("build"):
         _install_packages()
-        version = _kernel_version()
-        recipe = cache.digest([Path(__file__)])
-        kernel = step("kernel", [version, recipe], lambda into: _kernel(version, into))
+        version = suite.kernel_version()
+        recipe = cache.digest([Path(__file__), Path(packages.__file__)])
+        kernel = step("kernel", [version, recipe], lambda into: _kernel(suite, version, into))
         headers = kernel / f"usr/src/linux-headers-{version}"
         driver = step(
             "labgpu",
@@ -66,12 +67,19 @@ def build() -> Artifacts:
             [kernel.name, recipe, cache.digest([GUEST / "early-init", Path("/bin/busybox")])],
             lambda into: _initramfs(kernel, version, into),
         )
+        programs = (
+            step("programs", [suite.name, *suite.programs_available(), recipe], lambda into: _programs(suite, into))
+            if suite.programs
+            else None
+        )
     return Artifacts(
         version=version,
         kernel=kernel / f"boot/vmlinuz-{version}",
         modules=kernel / f"lib/modules/{version}",
         initramfs=initramfs / "initramfs.gz",
         labgpu=driver / "labgpu.ko",
+        suite=suite.name,
+        programs=programs / "programs.img" if programs else None,
     )
 
 
@@ -82,48 +90,31 @@ def _install_packages() -> None:
         raise BuildError("the packages that the lab needs could not be installed")
 
 
-def _kernel_version() -> str:
-    """Return the version of the generic kernel that apt would install: 6.1.0-56-amd64."""
-    listing = _run(["apt-cache", "depends", "--important", "linux-image-amd64"])
-    found = re.search(r"Depends: linux-image-(\S+-amd64)$", listing, re.MULTILINE)
-    if found is None:
-        raise BuildError(f"apt does not say which kernel linux-image-amd64 is: {listing.strip()!r}")
-    return found[1]
-
-
-def _kernel(version: str, into: Path) -> None:
+def _kernel(suite: Suite, version: str, into: Path) -> None:
     """Unpack the kernel, the headers to build a module for it, and the one sample source that we use."""
-    abi = version.removesuffix("-amd64")
-    series = ".".join(version.split(".")[:2])
-    unpacked = [
-        f"linux-image-{version}",
-        f"linux-headers-{version}",
-        f"linux-headers-{abi}-common",
-        f"linux-kbuild-{series}",
-        "linux-compiler-gcc-12-x86",
-    ]
-    with tempfile.TemporaryDirectory(dir=into.parent) as download:
-        packages = [*unpacked, f"linux-source-{series}"]
-        _run(["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", *packages], cwd=Path(download))
-        for package in unpacked:
-            _run(["dpkg-deb", "--extract", _deb(download, package), str(into)])
-        source = _deb(download, f"linux-source-{series}")
-        _run(
-            ["bash", "-o", "pipefail", "-c", _UNPACK_SAMPLE, "bash", source, f"linux-source-{series}", _SAMPLE],
-            cwd=into,
-        )
+    suite.unpack_kernel(version, _SAMPLE, into)
+    headers = into / f"usr/src/linux-headers-{version}"
     # The headers name each other by absolute path, as if they were installed.
-    makefile = into / f"usr/src/linux-headers-{version}/Makefile"
+    makefile = headers / "Makefile"
     makefile.write_text(makefile.read_text().replace("include /usr/src/", "include ../"))
-    _run(["depmod", "--basedir", str(into), version])
+    (headers / "vmlinux").unlink(missing_ok=True)  # or type information is made of it, by a tool that is not here
+    run(["depmod", "--basedir", into, version])
 
 
-# $1 package, $2 name of the tar file in it and of its top folder, $3 file
-_UNPACK_SAMPLE = 'dpkg-deb --fsys-tarfile "$1" | tar -xO "./usr/src/$2.tar.xz" | tar -xJ --strip-components=1 "$2/$3"'
-
-
-def _deb(folder: str, package: str) -> str:
-    return str(next(Path(folder).glob(f"{package}_*.deb")))
+def _programs(suite: Suite, into: Path) -> None:
+    """Make an image of the files that the machine has instead of this machine's, or more than it."""
+    tree = into / "tree"
+    tree.mkdir()
+    suite.unpack_programs(tree)
+    for unread in ("usr/share/doc", "usr/share/man", "usr/include"):
+        shutil.rmtree(tree / unread, ignore_errors=True)
+    size = sum(path.lstat().st_size + 4096 for path in tree.rglob("*"))
+    image = into / "programs.img"
+    options = ["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d", tree]
+    run(["mke2fs", *options, image, f"{(size * 3 // 2 >> 20) + 16}M"])
+    for folder in _OWN_MODULES:
+        run(["debugfs", "-w", "-R", f"ea_set {folder} trusted.overlay.opaque y", image])
+    shutil.rmtree(tree)
 
 
 def _labgpu(sample: Path, headers: Path, into: Path) -> None:
@@ -131,8 +122,8 @@ def _labgpu(sample: Path, headers: Path, into: Path) -> None:
     for source in labgpu.SOURCES:
         shutil.copy(source, into)
     (into / "Makefile").write_text("obj-m := labgpu.o\n")
-    _run(["make", "-s", "-C", str(headers), f"M={into}", "modules"])
-    _run(["strip", "-g", str(into / "labgpu.ko")])
+    run(["make", "-s", "-C", str(headers), f"M={into}", "modules"])
+    run(["strip", "-g", str(into / "labgpu.ko")])
 
 
 def _initramfs(kernel: Path, version: str, into: Path) -> None:
@@ -145,12 +136,15 @@ def _initramfs(kernel: Path, version: str, into: Path) -> None:
         shutil.copy(GUEST / "early-init", tree / "init")
         order = []
         for module in _EARLY_MODULES:
-            shown = _run(["modprobe", "-d", str(kernel), "-S", version, "--show-depends", module])
+            shown = run(["modprobe", "-d", str(kernel), "-S", version, "--show-depends", module])
             order += [line.split()[1] for line in shown.splitlines() if line.startswith("insmod ")]
         for position, path in enumerate(dict.fromkeys(order)):  # each once, dependencies first
-            shutil.copy(path, tree / "modules" / f"{position:02}-{Path(path).name}")
+            target = tree / "modules" / f"{position:02}-{Path(path).name}"
+            shutil.copy(path, target)
+            if target.suffix == ".xz":
+                run(["unxz", target])
         archive = into / "initramfs.gz"
-        _run(
+        run(
             [
                 "bash",
                 "-o",
@@ -162,23 +156,3 @@ def _initramfs(kernel: Path, version: str, into: Path) -> None:
             ],
             cwd=tree,
         )
-
-
-def _run(command: list[str | Path], cwd: Path | None = None) -> str:
-    """Run a command and return what it printed.
-
-    :raises BuildError: with the end of its output when it fails
-    """
-    done = subprocess.run(
-        command,
-        check=False,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    if done.returncode != 0:
-        name = " ".join(map(str, command))[:200]
-        raise BuildError(f"{name}: exit status {done.returncode}\n{done.stdout[-4000:]}")
-    return done.stdout

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -26,7 +27,7 @@ from labvm.machine import HOST
 
 _Result = TypeVar("_Result")
 
-_COMMAND_TIMEOUT_S = 1800.0
+_COMMAND_TIMEOUT_S = 600.0
 
 
 class ControlPlane:
@@ -37,7 +38,8 @@ class ControlPlane:
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
-        self._virtual_host = f"lab-{state_dir.name}"
+        # The broker is one for all labs of this machine.
+        self._virtual_host = f"lab-{hashlib.sha256(bytes(state_dir.resolve())).hexdigest()[:12]}"
         self._rabbitmq = rabbitmq.RabbitMQ(state_dir)
         self._keystone = Keystone(state_dir, http.free_port(), hash_rounds=4)
         self._glance = Glance(state_dir, self._keystone, http.free_port())
@@ -105,7 +107,7 @@ class ControlPlane:
     def _http(self) -> adapter.Adapter:
         return adapter.Adapter(self._keystone.session(), raise_exc=True)
 
-    def wait_until_reported(self, host: str = HOST, timeout: float = 1800.0) -> None:
+    def wait_until_reported(self, host: str = HOST, timeout: float = 600.0) -> None:
         """Wait until the agent in a machine has reported its host."""
         path = f"/placement/resource_providers?name={host}"
         wait_for(lambda: self.get(path)["resource_providers"], timeout, f"{host} to be reported")

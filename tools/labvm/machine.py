@@ -34,9 +34,8 @@ SRIOV_GPU = "0000:05:00.0"
 VIRTUAL_FUNCTIONS = 2
 NVME_TEXT = "LAB-NVME-DATA-OK"  # what the first card's disk begins with
 OUTER = "10.0.2.2"  # the outer machine's loopback, as seen inside
-PEER = "labpeer"
-"""The host of a second machine, which a network of its own joins with the one that tests run in."""
-LINK = "10.9.0.0/24"
+PEERS = ("labpeer1", "labpeer2")
+"""The hosts of two machines that a network of their own joins; 10.9.0.0/24."""
 
 _COMMAND_PORT = 2222  # of the command server, inside
 _MEMORY = "4G"
@@ -57,8 +56,8 @@ class Place:
 
 
 _PLACES = {
-    "tests": Place(HOST, "10.9.0.1", "peer"),
-    "peer": Place(PEER, "10.9.0.2", "tests"),
+    "peer1": Place(PEERS[0], "10.9.0.1", "peer2"),
+    "peer2": Place(PEERS[1], "10.9.0.2", "peer1"),
 }
 
 
@@ -171,7 +170,7 @@ def _started(artifacts: Artifacts, folder: Path) -> Machine:
     folder.chmod(0o700)
     token = secrets.token_hex(32)
     (shared / "token").write_text(token)
-    capabilities = cache.root() / "capabilities"
+    capabilities = cache.root() / f"capabilities-{artifacts.suite}"
     capabilities.mkdir(exist_ok=True)
     place = _PLACES.get(folder.name, Place(HOST))
     settings = {
@@ -230,16 +229,23 @@ def qemu_command(artifacts: Artifacts, folder: Path, port: int) -> list[str]:
 
     :param port: on 127.0.0.1, led to the command server inside
     """
+    # Kernels from 6.12 on were seen to stop over code that they change while another emulated processor runs it.
+    processors = 1 if artifacts.programs else 2
+    # Linux 6.12 was seen to stop over code that it changes, where the other emulated processor ran that at the moment.
+    processors = 1 if artifacts.programs else 2
+    programs = f"file={artifacts.programs},if=none,id=programs,format=raw,readonly=on"
     command = [
         "qemu-system-x86_64",
         # Software emulation on purpose: KVM in cloud machines opens and then crawls. The emulated CPU `max` has
         # AMD's SVM, so that nested guests of type kvm work inside.
-        *("-accel", "tcg,thread=multi,tb-size=1024", "-machine", "q35", "-cpu", "max", "-smp", "2", "-m", _MEMORY),
+        *("-accel", "tcg,thread=multi,tb-size=1024", "-machine", "q35", "-cpu", "max", "-smp", str(processors)),
+        *("-m", _MEMORY),
         *("-nodefaults", "-nographic", "-no-reboot", "-serial", "chardev:console"),
         *("-chardev", f"file,id=console,path={folder}/console.log,append=on"),
         *("-kernel", str(artifacts.kernel), "-initrd", str(artifacts.initramfs)),
         "-append",
-        f"console=ttyS0 quiet panic=-1 mitigations=off apparmor=0 intel_iommu=on lab.init={GUEST / 'init'}",
+        f"console=ttyS0 quiet panic=-1 mitigations=off apparmor=0 intel_iommu=on lab.init={GUEST / 'init'}"
+        + (" lab.programs=/dev/vdb" if artifacts.programs else ""),
         # virtiofs works on shared memory
         *("-object", f"memory-backend-memfd,id=memory,size={_MEMORY},share=on", "-numa", "node,memdev=memory"),
         *("-chardev", f"socket,id=rootfs,path={folder}/rootfs.sock"),
@@ -248,6 +254,11 @@ def qemu_command(artifacts: Artifacts, folder: Path, port: int) -> list[str]:
         *("-device", "virtio-9p-pci,fsdev=shared,mount_tag=shared"),
         *("-drive", f"file={folder}/state.img,if=none,id=state,format=raw,cache=unsafe"),
         *("-device", "virtio-blk-pci,drive=state,serial=state"),
+        *(
+            ("-drive", programs, "-device", "virtio-blk-pci,drive=programs,serial=programs")
+            if artifacts.programs
+            else ()
+        ),
         # Inside, 10.0.2.2 is this machine's loopback.
         *("-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:{_COMMAND_PORT}"),
         *("-device", "virtio-net-pci,netdev=net,romfile="),

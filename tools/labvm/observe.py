@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from accelsched import names
 from labvm.machine import Machine
 
 _MDEVS = "/sys/bus/mdev/devices"
@@ -16,6 +17,20 @@ def mdevs(machine: Machine) -> dict[str, str]:
     return {path[-1]: path[-2] for path in paths}
 
 
+def own_mdevs(machine: Machine) -> dict[str, str]:
+    """Return those of the mediated devices that carry accelsched's mark."""
+    return {uuid: parent for uuid, parent in mdevs(machine).items() if names.is_own_mdev(uuid)}
+
+
+def definitions(machine: Machine) -> dict[str, str]:
+    """Return the parent of every mediated device that mdevctl is to make at a boot, by the device's uuid."""
+    found = machine.channel.check(
+        ["find", "/etc/mdevctl.d", "-path", "*/scripts.d", "-prune", "-o", "-type", "f", "-print"]
+    )
+    paths = [path.split("/") for path in found.splitlines()]
+    return {path[-1]: path[-2] for path in paths}
+
+
 def make_mdev(machine: Machine, uuid: str, parent: str, type_: str) -> None:
     """Make a mediated device as an operator would by hand."""
     create = f"/sys/bus/pci/devices/{parent}/mdev_supported_types/{type_}/create"
@@ -25,6 +40,11 @@ def make_mdev(machine: Machine, uuid: str, parent: str, type_: str) -> None:
 def remove_mdev(machine: Machine, uuid: str) -> None:
     """Remove a mediated device."""
     machine.channel.check(["sh", "-c", f"echo 1 >{_MDEVS}/{uuid}/remove"])
+
+
+def mdev_type(machine: Machine, uuid: str) -> str:
+    """Return the type of a mediated device."""
+    return machine.channel.check(["readlink", "-f", f"{_MDEVS}/{uuid}/mdev_type"]).strip().rpartition("/")[2]
 
 
 def available_instances(machine: Machine, parent: str, type_: str) -> int:

@@ -20,6 +20,7 @@ class Report:
     """What a run has shown so far."""
 
     versions: dict[str, str] = field(default_factory=dict)  # of what it was made with
+    others: list[dict[str, str]] = field(default_factory=list)  # of the machines that servers go between
     _seen: dict[str, str] = field(default_factory=dict)  # by way, what is seen when it works
     _failed: set[str] = field(default_factory=set)
 
@@ -38,12 +39,16 @@ class Report:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         rule = "  ".join("=" * width for width in widths)
         head, *body = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-        return "\n".join([f"Made with {_named(self.versions)}.", "", rule, head, rule, *body, rule, ""])
+        made = f"Made with {_named(self.versions)}."
+        for other in self.others:
+            beside = {name: version for name, version in other.items() if version != self.versions.get(name)}
+            made += f"\nMoves from one host to another: {_named(beside)}."
+        return "\n".join([made, "", rule, head, rule, *body, rule, ""])
 
 
 def versions(machine: Machine, checkout: Path) -> dict[str, str]:
     """Return what a run in a machine is made with."""
-    told = machine.channel.check(["sh", "-c", "uname -r; virsh --quiet version"]).splitlines()
+    told = machine.channel.check(["sh", "-c", "uname -r; virsh --quiet version"], timeout=300).splitlines()
     found = {line.partition(": ")[0]: line.partition(": ")[2] for line in told[1:]}
     describe = ["git", "-C", str(checkout), "describe", "--always", "--tags"]
     commit = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()

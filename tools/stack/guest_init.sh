@@ -63,6 +63,13 @@ look() {
     say "pci $address gone"
   done
 }
+# Use what can be used as often as one likes.
+again() {
+  for address in $seen; do
+    d=/sys/bus/pci/devices/$address
+    case $(cat "$d/vendor" "$d/device" 2>/dev/null | tr -d '\n') in 0x43480x3253) check_mtty "$address" "$d" ;; esac
+  done
+}
 look
 
 mkdir -p /root /config
@@ -94,6 +101,6 @@ chmod 755 /etc/acpi/PWRF/00000080
 acpid -d >/dev/null 2>&1 &
 say "up $(cut -d' ' -f1 /proc/uptime) s"
 say ready
-# What is plugged in or goes is told; and, for who wants to see it run on, its uptime, and what it writes can be read again.
-while [ "$asked" = "#tick" ]; do sleep 1; look; say "tick at $(cut -d' ' -f1 /proc/uptime) s"; done
+# What is plugged in or goes is told; and, for who wants to see it run on, its uptime and what its devices answer.
+while [ "$asked" = "#tick" ]; do sleep 1; look; again; say "tick at $(cut -d' ' -f1 /proc/uptime) s"; done
 while :; do sleep 2; look; done

@@ -231,9 +231,9 @@ class LabMachine:
 @contextlib.contextmanager
 def _lab_errors() -> Iterator[None]:
     """Tell the lab's errors as the stack's."""
-    from labvm.build import BuildError  # noqa: PLC0415
     from labvm.channel import ChannelError  # noqa: PLC0415
     from labvm.machine import MachineError  # noqa: PLC0415
+    from labvm.packages import BuildError  # noqa: PLC0415
 
     try:
         yield

@@ -107,7 +107,8 @@ def go_on() -> None:
 
 
 def left(cache_directory: Path) -> list[str]:
-    return sorted(path.name for path in cache_directory.iterdir()) if cache_directory.exists() else []
+    """Return the files of images."""
+    return sorted(path.name for path in cache_directory.glob("*") if path.suffix != ".used")
 
 
 def test_an_image_is_downloaded_once_however_many_servers_want_it_at_once(
@@ -244,8 +245,8 @@ def test_an_image_that_nobody_used_for_long_is_removed_and_one_that_a_disk_stand
     kept, wanted, kernel, young, old = (glance.add(qcow2, "qcow2") for _ in range(5))
     day = 24 * 3600
     for image in (kept, wanted, kernel, old):
-        path = cache.fetch(image, go_on)
-        os.utime(path, (time.time() - 2 * day,) * 2)
+        cache.fetch(image, go_on)
+        os.utime(cache.directory / f"{image.id}.used", (time.time() - 2 * day,) * 2)
     cache.fetch(young, go_on)
     instances = tmp_path / "instances"
     (instances / "gone-from-the-books").mkdir(parents=True)
@@ -260,8 +261,19 @@ def test_an_image_that_nobody_used_for_long_is_removed_and_one_that_a_disk_stand
     disk.unlink()
     used = unused.images_in_use(instances, cache.directory, [])
     assert (used, cache.remove_unused(used, day)) == (set(), [])  # they were in use a moment ago
-    os.utime(cache.directory / kept.id, (time.time() - 2 * day,) * 2)
+    os.utime(cache.directory / f"{kept.id}.used", (time.time() - 2 * day,) * 2)
     assert cache.remove_unused(used, day) == [kept.id]
+
+
+def test_an_image_that_libvirt_made_qemus_is_used_again_and_not_written_to(
+    glance: Glance, cache: Any, qcow2: bytes
+) -> None:
+    image = glance.add(qcow2, "qcow2")
+    path = cache.fetch(image, go_on)
+    os.utime(path, (0, 0))  # which only its owner could do again
+    assert cache.fetch(image, go_on) == cache.fetch_by_id(image.id, go_on) == path
+    assert cache.remove_unused({image.id}, 60.0) == cache.remove_unused(set(), 60.0) == []
+    assert path.stat().st_mtime == 0
 
 
 def test_an_image_larger_than_the_flavors_disk_is_refused(glance: Glance, cache: Any, tmp_path: Path) -> None:

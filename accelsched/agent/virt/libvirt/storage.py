@@ -33,6 +33,7 @@ _RAW = {"raw", "gpt", "iso"}
 _QEMU_IMG = ("prlimit", "--cpu=30", f"--as={GIB}", "qemu-img")
 _QEMU_IMG_TIMEOUT_S = 120
 _LOOK_AGAIN_S = 0.5
+_USED = ".used"
 _MAGIC = b"QFI\xfb"
 _HEADER = struct.Struct(">4sIQIIQ")  # magic, version, where the backing file's name is and its length, ..., size
 _IMAGE_ID = re.compile(r"[0-9a-fA-F-]{1,64}")
@@ -65,7 +66,7 @@ class ImageCache:
             if not path.exists():
                 self.directory.mkdir(mode=0o711, parents=True, exist_ok=True)
                 self._download(image, path, check, otherwise)
-            path.touch()  # used just now, whoever looks
+            _use(path)
         return path
 
     def path(self, image_id: str) -> Path:
@@ -85,7 +86,7 @@ class ImageCache:
         path = self.path(image_id)
         with self._lock_of(path.name):
             if path.exists():
-                path.touch()
+                _use(path)
                 return path
         try:
             image = self._client.show(image_id)
@@ -102,13 +103,14 @@ class ImageCache:
         """
         removed = []
         for path in sorted(self.directory.glob("*")):
-            if path.suffix == PARTIAL:
+            if path.suffix in (PARTIAL, _USED):
                 continue
             with self._lock_of(path.name):
                 if path.name in used:
-                    path.touch()
-                elif time.time() - path.stat().st_mtime > age_s:
+                    _use(path)
+                elif time.time() - _last_use(path) > age_s:
                     path.unlink()
+                    _mark_of(path).unlink(missing_ok=True)
                     removed.append(path.name)
         return removed
 
@@ -314,3 +316,18 @@ def _qemu_img(*arguments: str) -> str:
         raise BuildError("qemu-img took too long") from exc
     except subprocess.CalledProcessError as exc:
         raise BuildError(f"qemu-img {arguments[0]} failed") from errors.AccelschedError(exc.stderr.strip())
+
+
+def _use(path: Path) -> None:
+    """Note that an image was used just now: beside it, as libvirt may have made it QEMU's."""
+    _mark_of(path).touch()
+
+
+def _last_use(path: Path) -> float:
+    """Return when an image was used last, in seconds since the epoch."""
+    mark = _mark_of(path)
+    return (mark if mark.exists() else path).stat().st_mtime
+
+
+def _mark_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}{_USED}")
