@@ -41,8 +41,8 @@ def derive(sample: str) -> str:
         source = _own_pool(source, function, type_expression)
     if "mdev_avail_ports" in source:
         raise SampleChangedError("mtty.c counts ports in a place that is not known here")
-    # From 6.8 on the sample can be migrated. What it tells of memory that it wrote to, which is none, takes a part of IOMMUFD
-    # that Debian's kernel is without; the IOMMU of mediated devices tells it then.
+    # From 6.8 on the sample can be migrated. What it tells of memory that it wrote to, which is none, takes a part of
+    # IOMMUFD that Debian's kernel is without; the IOMMU of mediated devices tells it then.
     source = source.replace("vdev->log_ops = &mtty_log_ops;", "(void)mtty_log_ops;")
     return source.replace('.name = "mtty"', '.name = "labgpu_mdev"').replace('"vfio-mtty"', '"vfio-labgpu"')
 
