@@ -4,18 +4,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 from oslo_log import log
 
 from accelsched.compute import live_migration
+from accelsched.compute.periodic import Periodic
 from accelsched.db.engine import Database
 
 LOG = log.getLogger(__name__)
 
 
-class SilentTargets:
+class SilentTargets(Periodic):
     """A thread that has live migrations not wait for such hosts."""
 
     def __init__(
@@ -30,29 +30,15 @@ class SilentTargets:
         :param max_attempts: hosts that are tried for a server
         :param place: called when there may be servers to place
         """
+        super().__init__("silent-targets", interval_s)
         self._db = db
         self._service_down_time_s = service_down_time_s
         self._max_attempts = max_attempts
-        self._interval_s = interval_s
         self._place = place
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="silent-targets", daemon=True)
 
-    def start(self) -> None:
-        """Start to look."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Finish what is at hand, then return."""
-        self._stopping.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(self._interval_s):
-            try:
-                self.look()
-            except Exception:
-                LOG.exception("Live migrations to hosts that do not answer wait for now; looking again")
+    def failed(self, exc: Exception) -> None:
+        """Say so with all that is known."""
+        LOG.error("Live migrations to hosts that do not answer wait for now; looking again", exc_info=exc)
 
     def look(self) -> None:
         """Look once."""

@@ -8,7 +8,6 @@ of no use any more is written down in the transaction that makes it so, and dele
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from accelsched import errors
 from accelsched.compute import images
+from accelsched.compute.periodic import Periodic
 from accelsched.db import instance_actions
 from accelsched.db.compute import Server, UnwantedImage
 from accelsched.db.engine import Database
@@ -95,37 +95,23 @@ def unwanted(session: Session, image_ids: Iterable[str]) -> None:
             session.add(UnwantedImage(image_id=image_id))
 
 
-class Discarder:
+class Discarder(Periodic):
     """A thread that deletes images which are unwanted; one that Glance does not delete now is tried again."""
 
     def __init__(self, db: Database, image_service: images.Images, interval_s: float) -> None:
+        super().__init__("discarder", interval_s)
         self._db = db
         self._images = image_service
-        self._interval_s = interval_s
-        self._stopping = threading.Event()
         self._complaint = ""
-        self._thread = threading.Thread(target=self._run, name="discarder", daemon=True)
 
-    def start(self) -> None:
-        """Start to look."""
-        self._thread.start()
+    def failed(self, exc: Exception) -> None:
+        """Say so, once as long as it is the same."""
+        if str(exc) != self._complaint:
+            self._complaint = str(exc)
+            LOG.warning("Images that are of no use any more stay for now: %s", exc)
 
-    def stop(self) -> None:
-        """Finish the image at hand, then return."""
-        self._stopping.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(self._interval_s):
-            try:
-                self._look()
-                self._complaint = ""
-            except Exception as exc:  # the database or Glance may be away for a while
-                if str(exc) != self._complaint:
-                    self._complaint = str(exc)
-                    LOG.warning("Images that are of no use any more stay for now: %s", exc)
-
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Delete those that are unwanted now."""
         with self._db.reading() as session:
             found = session.scalars(select(UnwantedImage.image_id).order_by(UnwantedImage.since).limit(_BATCH)).all()
         failure: errors.AccelschedError | None = None
@@ -141,3 +127,4 @@ class Discarder:
                 self._db.transact(lambda session, gone=gone: session.execute(gone))  # type: ignore[misc]
         if failure is not None:
             raise failure
+        self._complaint = ""
