@@ -48,7 +48,7 @@ MDEV_UUID_MARK = "acce15ed"
 # The namespace of every name-based uuid made here (RFC 9562, section 5.5).
 _NAMESPACE = uuid.UUID("6b9e7f0c-0d5e-5b0e-9c39-acce15ed0000")
 
-_PCI_ADDRESS = re.compile(r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
+_PCI_ADDRESS = re.compile(r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\Z")
 _CUSTOM_MAX = 255
 
 

@@ -32,6 +32,7 @@ _STATUS = {
     errors.ConflictError: 409,
     errors.UnavailableError: 503,
 }
+_END = re.compile(r"(?<!\\)\$\Z")
 # An escaped NUL, its own backslash not escaped. PostgreSQL takes none in a text, and no name has one.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 # For errors of which Falcon says no more than the status.
@@ -116,7 +117,22 @@ def check(validator: jsonschema.protocols.Validator, instance: Any) -> None:
 
 def validator(schema: dict[str, Any]) -> jsonschema.protocols.Validator:
     """Return a validator for a schema of draft 2020-12, formats checked; that the schema is one, tests find out."""
-    return jsonschema.Draft202012Validator(schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
+    strict = _to_the_end(schema)
+    return jsonschema.Draft202012Validator(strict, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
+
+
+def _to_the_end(part: Any) -> Any:
+    """Have a pattern's last ``$`` be the end, as in ECMA-262: Python's lets a newline by."""
+    if isinstance(part, list):
+        return [_to_the_end(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    strict = {key: _to_the_end(value) for key, value in part.items()}
+    if isinstance(pattern := strict.get("pattern"), str):
+        strict["pattern"] = _END.sub(r"\\Z", pattern)
+    if isinstance(named := strict.get("patternProperties"), dict):
+        strict["patternProperties"] = {_END.sub(r"\\Z", pattern): value for pattern, value in named.items()}
+    return strict
 
 
 def answer_errors(app: App, form: faults.Form) -> None:

@@ -25,8 +25,8 @@ from accelsched.scheduler.pci import PciRequest
 HOST_CLASSES = frozenset({"VCPU", "PCPU", "MEMORY_MB", "DISK_GB"})
 """What a host itself gives; every other class is an accelerator's, as far as scheduling is concerned."""
 
-_GROUPED = re.compile(r"^(?P<kind>resources|trait)(?P<suffix>[A-Za-z0-9_-]{0,64}):(?P<name>.+)$")
-_NAME = re.compile(r"^[A-Z0-9_]{1,255}$")
+_GROUPED = re.compile(r"^(?P<kind>resources|trait)(?P<suffix>[A-Za-z0-9_-]{0,64}):(?P<name>.+)\Z")
+_NAME = re.compile(r"^[A-Z0-9_]{1,255}\Z")
 _MOST = 2**31 - 1
 
 

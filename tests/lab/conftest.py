@@ -14,7 +14,7 @@ import pytest
 from labvm import build, cache, machine, observe, packages, report
 from labvm.agent import Agent, Helper
 from labvm.control import ControlPlane
-from labvm.machine import GPUS, HOST, PEERS, Machine
+from labvm.machine import GPUS, HOST, Machine
 from labvm.report import Report
 from stack import progress
 
@@ -111,8 +111,8 @@ def peers(peer_vms: list[Machine], control_plane: ControlPlane, logs: list[Path]
     for one in agents:
         logs.append(one.log)
         one.start()
-    for host in PEERS:
-        control_plane.wait_until_reported(host)
+    for one in agents:
+        control_plane.wait_until_reported(one)
     services = control_plane.show("compute", "service", "list")
     if HOST in [service["Host"] for service in services]:
         control_plane.openstack("compute", "service", "set", "--disable", HOST, "nova-compute")
@@ -151,6 +151,6 @@ def agent(
     agent = Agent(lab_vm, control_plane.neighbours())
     logs.append(agent.log)
     agent.start()
-    control_plane.wait_until_reported()
+    control_plane.wait_until_reported(agent)
     yield agent
     agent.stop()

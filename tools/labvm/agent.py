@@ -153,8 +153,9 @@ class Agent:
 
     def _make_ready(self) -> None:
         """Make of the machine what an installation makes of a host; it has forgotten that after a reboot."""
-        # Whoever is not root must reach Python's environment and the checkout, which may be below root's home.
-        above = {str(parent) for path in (self._program, Path(__file__)) for parent in path.parents}
+        # Whoever is not root must reach Python, its environment and the checkout, which may be below root's home.
+        reached = (self._program, Path(sys.base_prefix, "lib"), Path(__file__))
+        above = {str(parent) for path in reached for parent in path.parents}
         self._machine.channel.check(["chmod", "o+x", *sorted(above)])
         if self._helper is Helper.SUDO:
             script = f"chgrp {USER} /run/lab/agent.conf && chmod 640 /run/lab/agent.conf && cat >/etc/sudoers.d/{USER}"
@@ -170,6 +171,11 @@ class Agent:
         """Return the users of its processes, first its own, then its children's."""
         listed = ["ps", "-o", "user=", "-p", str(self._pid), "--ppid", str(self._pid), "--sort", "start_time"]
         return self._machine.channel.check(listed).split()
+
+    @property
+    def host(self) -> str:
+        """The name by which it reports its host."""
+        return self._machine.place.host
 
     def runs(self) -> bool:
         """Tell whether it runs now."""

@@ -28,6 +28,13 @@ _EARLY_MODULES = ("virtio_pci", "virtiofs", "overlay", "9pnet_virtio", "9p", "vi
 _SAMPLE = "samples/vfio-mdev/mtty.c"
 # QEMU and libvirt load whatever is in these, and stop at what is of another version: nothing below shows through.
 _OWN_MODULES = ("/usr/lib/x86_64-linux-gnu/qemu", "/usr/lib/x86_64-linux-gnu/libvirt")
+# QEMU migrates a device by itself only if that, or an IOMMU of IOMMUFD's, logs what is written to memory. The lab's
+# GPU writes to none, and Debian's kernel has no IOMMUFD: here somebody says that it may go all the same.
+_QEMU = "usr/bin/qemu-system-x86_64"
+_QEMU_MIGRATES = f"""\
+#!/bin/sh
+exec /{_QEMU}.debian -global vfio-pci.enable-migration=on "$@"
+"""
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,9 @@ def _programs(suite: Suite, into: Path) -> None:
     suite.unpack_programs(tree)
     for unread in ("usr/share/doc", "usr/share/man", "usr/include"):
         shutil.rmtree(tree / unread, ignore_errors=True)
+    (tree / _QEMU).rename(tree / f"{_QEMU}.debian")
+    (tree / _QEMU).write_text(_QEMU_MIGRATES)
+    (tree / _QEMU).chmod(0o755)
     size = sum(path.lstat().st_size + 4096 for path in tree.rglob("*"))
     image = into / "programs.img"
     options = ["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d", tree]

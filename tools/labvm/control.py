@@ -22,8 +22,7 @@ from stack.image import Glance, Images
 from stack.service import Standalone
 
 from labvm import rabbitmq
-from labvm.agent import Neighbours
-from labvm.machine import HOST
+from labvm.agent import Agent, Neighbours
 
 _Result = TypeVar("_Result")
 
@@ -107,10 +106,19 @@ class ControlPlane:
     def _http(self) -> adapter.Adapter:
         return adapter.Adapter(self._keystone.session(), raise_exc=True)
 
-    def wait_until_reported(self, host: str = HOST, timeout: float = 600.0) -> None:
-        """Wait until the agent in a machine has reported its host."""
-        path = f"/placement/resource_providers?name={host}"
-        wait_for(lambda: self.get(path)["resource_providers"], timeout, f"{host} to be reported")
+    def wait_until_reported(self, agent: Agent, timeout: float = 600.0) -> None:
+        """Wait until the agent in a machine has reported its host.
+
+        :raises AssertionError: when the agent ends before
+        """
+
+        def look() -> bool:
+            if self.get(f"/placement/resource_providers?name={agent.host}")["resource_providers"]:
+                return True
+            assert agent.runs(), f"the agent of {agent.host} ended before it reported it; its log: {agent.log}"
+            return False
+
+        wait_for(look, timeout, f"{agent.host} to be reported")
 
 
 def wait_for(look: Callable[[], _Result | None], timeout: float, what: str, interval: float = 0.5) -> _Result:

@@ -168,3 +168,10 @@ def _become(account: pwd.struct_passwd) -> None:
     os.environ.update({"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name})
     groups = ", ".join(sorted(grp.getgrgid(number).gr_name for number in os.getgroups()))
     LOG.info("The agent is user %s from now on, of groups %s", account.pw_name, groups)
+    # What is loaded later would fail one by one, each time with another message.
+    for prefix in (sys.prefix, sys.base_prefix):
+        if not os.access(prefix, os.R_OK | os.X_OK):
+            raise errors.ConfigurationError(
+                f"[agent] user: {account.pw_name} cannot read {prefix}, from which the agent runs: install Python and "
+                "accelsched where others than root may read, not in a home folder"
+            )

@@ -104,6 +104,8 @@ class Hypervisors(HostResource):
         # Nova pages from 2.33.
         limit = queries.limit(params, self._services.conf.api.max_limit) if minor >= 33 else None
         pattern = queries.last(params, "hypervisor_hostname_pattern") if minor >= 53 else None
+        if pattern is not None and params.keys() & {"limit", "marker"}:
+            raise errors.InvalidError("Hypervisors that match hypervisor_hostname_pattern are not listed in pages")
         with self._services.db.reading() as session:
             found = hypervisors.list_page(
                 session, hostname_part=pattern, marker=queries.last(params, "marker") if limit else None, limit=limit

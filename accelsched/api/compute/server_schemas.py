@@ -76,6 +76,7 @@ _DESCRIPTION = {"type": ["string", "null"], "maxLength": 255, "pattern": r"^[^\x
 TAG = {"type": "string", "minLength": 1, "maxLength": 60, "pattern": "^[^,/]*$"}
 _HOSTNAME = {"type": "string", "minLength": 1, "maxLength": 63, "pattern": r"^[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?$"}
 _FQDN = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?$"}
+_HOST = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[a-zA-Z0-9._-]+$"}
 
 # What each microversion added; None takes away.
 _CREATE_STEPS: list[tuple[int, dict[str, Any]]] = [
@@ -84,7 +85,7 @@ _CREATE_STEPS: list[tuple[int, dict[str, Any]]] = [
     (52, {"tags": {"type": "array", "maxItems": 50, "items": TAG}}),
     (57, {"personality": None}),
     (63, {"trusted_image_certificates": {"type": ["array", "null"], "maxItems": 50, "items": _TEXT}}),
-    (74, {"host": _TEXT, "hypervisor_hostname": _TEXT}),
+    (74, {"host": _HOST, "hypervisor_hostname": _HOST}),
     (90, {"hostname": _HOSTNAME}),
     (94, {"hostname": _FQDN}),
 ]

@@ -172,6 +172,16 @@ def test_an_agent_that_can_get_no_helper_says_so(configuration: Path, directory:
     assert "this agent is not to be root, and has no helper: /bin/false" in done.stderr
 
 
+def test_a_user_who_cannot_read_the_agents_python_is_no_user_for_it(configuration: Path, directory: Path) -> None:
+    configuration.write_text(configuration.read_text().replace("[agent]\n", "[agent]\nuser = nobody\n"))
+    private = directory / "home"
+    private.mkdir(mode=0o700)
+    agent = "import sys; from accelsched.cmd.agent import main; sys.base_prefix = sys.argv.pop(1); sys.exit(main())"
+    done = execute(directory, sys.executable, "-c", agent, private, "--config-file", configuration)
+    assert done.returncode == 2, done.stderr
+    assert f"nobody cannot read {private}, from which the agent runs: install" in done.stderr
+
+
 def test_the_agent_itself_runs_as_another_user_and_its_helper_ends_with_it(
     configuration: Path, directory: Path
 ) -> None:

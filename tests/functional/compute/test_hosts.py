@@ -39,6 +39,13 @@ def test_hypervisors_are_searched_and_listed_with_their_servers_until_2_53(api, 
         assert api.get(f"{C}/os-hypervisors/other/{what}", headers=NOT_YET).status_code == 404
 
 
+def test_hypervisors_that_match_a_pattern_come_in_one_answer(api):
+    matching = f"{C}/os-hypervisors?hypervisor_hostname_pattern=sim"
+    assert len(api.get(matching, headers=SINCE).json()["hypervisors"]) == 1
+    for page in ("limit=1", "marker=x"):
+        assert api.get(f"{matching}&{page}", headers=SINCE).status_code == 400
+
+
 def test_services_are_changed_by_host_and_binary_until_2_53(api):
     body = {"host": "sim-host", "binary": "nova-compute"}
 

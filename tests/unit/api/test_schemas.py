@@ -7,8 +7,11 @@ from __future__ import annotations
 import gc
 
 import jsonschema
+import pytest
 
 import accelsched.api.app  # noqa: F401 - which makes every validator there is
+from accelsched import errors
+from accelsched.api import resources
 
 
 def test_every_schema_is_one() -> None:
@@ -16,3 +19,18 @@ def test_every_schema_is_one() -> None:
     assert len(schemas) > 100
     for schema in schemas:
         jsonschema.Draft202012Validator.check_schema(schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "good", "bad"),
+    [
+        ({"pattern": "^a+$"}, "aa", "aa\n"),
+        ({"properties": {"pattern": {"anyOf": [{"pattern": "^a$"}]}}}, {"pattern": "a"}, {"pattern": "a\n"}),
+        ({"patternProperties": {"^a$": {}}, "additionalProperties": False}, {"a": 1}, {"a\n": 1}),
+        ({"pattern": r"^a\$"}, "a$", "a"),
+    ],
+)
+def test_a_text_matches_to_its_end_and_not_to_a_newline_before(schema, good, bad) -> None:
+    resources.check(resources.validator(schema), good)
+    with pytest.raises(errors.InvalidError):
+        resources.check(resources.validator(schema), bad)

@@ -40,6 +40,14 @@ def test_a_field_is_known_from_its_microversion_on(field, value, since):
         assert valid(minor, networks=[], **{field: value}) is (minor >= since), minor
 
 
+def test_a_host_is_named_as_a_host_can_be():
+    for name in ("node-1.example", "rack_7"):
+        assert valid(74, networks=[], host=name)
+    for name in ("", "a b", "a/b", "h\n"):
+        assert not valid(74, networks=[], host=name)
+        assert not valid(74, networks=[], hypervisor_hostname=name)
+
+
 def test_networks_may_be_left_out_until_they_must_be_there():
     for minor in range(1, 97):
         assert valid(minor) is (minor < 37), minor
