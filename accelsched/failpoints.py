@@ -42,6 +42,8 @@ class Point(enum.StrEnum):
     AGENT_PLUG_DETACHED = "agent.plug.detached"
     AGENT_PLUG_RELEASED = "agent.plug.released"
     AGENT_PLUG_FORGOTTEN = "agent.plug.forgotten"
+    AGENT_DEVICES_PUT_AWAY = "agent.devices.put_away"
+    AGENT_DOMAIN_STARTED = "agent.domain.started"
     AGENT_MDEV_DEFINED = "agent.mdev.defined"
     AGENT_DEVICES_PREPARED = "agent.devices.prepared"
     AGENT_SERVER_BUILT = "agent.server.built"

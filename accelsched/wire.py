@@ -14,6 +14,7 @@ version  agents understand
          diagnostics
 1.2      away in orders, incoming in assignments: live migration
 1.3      trigger_crash_dump
+1.4      suspend a server with devices that cannot be saved: its guest lets go of them, and has them again afterwards
 =======  ==========================================================================================
 """
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-AGENT_VERSION = "1.3"
+AGENT_VERSION = "1.4"
 """What agents of this release understand. They say so in their reports; one that does not say understands 1.0."""
 
 

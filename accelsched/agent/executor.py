@@ -72,6 +72,8 @@ class Executor:
                 self._hasten(host, server_uuid)
             case plan.Resume(assignment):
                 self._submit(host, assignment["server_uuid"], lambda stop: self._resume(host, assignment, stop), True)
+            case plan.Complete(assignment):
+                self._submit(host, assignment["server_uuid"], lambda stop: self._complete(host, assignment, stop), True)
             case plan.Obey(assignment):
                 self._submit(
                     host, assignment["server_uuid"], lambda stop: self._obey(host, assignment, stop), True, True
@@ -255,6 +257,15 @@ class Executor:
         LOG.info("Server %s runs again", server_uuid)
         state = _STATES[assignment["order"]["power"]] if "order" in assignment else "active"
         observe(state, order=_last_order(assignment))
+
+    def _complete(self, host: Host, assignment: wire.Assignment, cancelled: threading.Event) -> None:
+        server_uuid = assignment["server_uuid"]
+        try:
+            host.build(assignment, self._progress(host, assignment, cancelled, lambda _detail: None))
+        except InterruptedBuildError:
+            return
+        except Exception as exc:  # tried again at the next comparison; it runs meanwhile
+            self._log_once(host, server_uuid, "given back its devices", exc)
 
     def _obey(self, host: Host, assignment: wire.Assignment, cancelled: threading.Event) -> None:
         server_uuid, order = assignment["server_uuid"], assignment["order"]

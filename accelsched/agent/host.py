@@ -301,7 +301,7 @@ class Host:
             case "paused":
                 self.virt.pause(server_uuid)
             case "suspended":
-                self.virt.suspend(server_uuid)
+                self.virt.suspend(server_uuid, self.context.conf.agent.detach_timeout, progress)
             case "aside":
                 self.virt.put_aside(server_uuid)
             case "away":

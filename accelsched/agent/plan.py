@@ -79,6 +79,13 @@ class Resume:
 
 
 @dataclass(frozen=True)
+class Complete:
+    """Give a server that runs back what its guest let go of for it to be suspended, which it was not."""
+
+    assignment: wire.Assignment
+
+
+@dataclass(frozen=True)
 class Obey:
     """Carry out the server's last order."""
 
@@ -138,7 +145,7 @@ class Tidy:
     then: Observe
 
 
-Action = Build | Await | Resume | Obey | Hasten | Plug | Remove | RemoveDevice | Tidy | Cancel | Observe
+Action = Build | Await | Resume | Complete | Obey | Hasten | Plug | Remove | RemoveDevice | Tidy | Cancel | Observe
 
 
 def fingerprint(assignment: wire.Assignment) -> str:
@@ -263,6 +270,8 @@ def _settled(assignment: wire.Assignment, server: PresentServer, spare: bool) ->
         plugs=_plugged(assignment, server),
         let_go=tuple(sorted(server.let_go)),
     )
+    if server.lacks and server.power is Power.RUNNING:
+        return [Complete(assignment)]
     if _plugs_differ(assignment, server):
         return [Plug(assignment, state, server.order)]
     if spare or server.kept_disks - {kept}:

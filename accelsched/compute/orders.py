@@ -93,6 +93,9 @@ _AS_IT_IS: dict[str, Power] = {
     states.SUSPENDED: "suspended",
 }
 
+# Version of accelsched.wire from which on agents suspend a server with devices that cannot be saved.
+_UNSAVED_SINCE = "1.4"
+
 
 def check(server: Server, host: Host | None, order: Order, *, admin: bool) -> None:
     """Refuse an order that makes no sense now.
@@ -110,9 +113,10 @@ def check(server: Server, host: Host | None, order: Order, *, admin: bool) -> No
         accelerators.check_none(server, order.action)
     if host is not None:
         hosts.check_understands(host, order.since, order.action, server.uuid)
-        unsaved = live_devices.unsaved(server, host) if order is SUSPEND else None
-        if unsaved is not None:
-            raise errors.ConflictError(f"Cannot 'suspend' instance {server.uuid}: {unsaved}")
+        if order is SUSPEND and not hosts.understands(host.rpc_version, _UNSAVED_SINCE):
+            unsaved = live_devices.unsaved(server, host)
+            if unsaved is not None:
+                raise errors.ConflictError(f"Cannot 'suspend' instance {server.uuid}: {unsaved}. Upgrade the agent.")
 
 
 def give(

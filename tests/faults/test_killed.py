@@ -36,6 +36,8 @@ FLOWS = {
     "delete": [Point.API_DELETION_COMMITTED, *_REMOVE, *_REPORT],
     "stop": [*_ACT, *_OBEY, *_REPORT],
     "reboot": [*_ACT, *_BUILD, *_OBEY],
+    "suspend": [*_ACT, *_OBEY, *_REPORT],
+    "resume": [*_ACT, Point.AGENT_DOMAIN_STARTED, *_OBEY, *_REPORT],
     "rebuild": [*_ACT, *_REMOVE, *_BUILD, *_REPORT],
     "evacuate": [*_ACT, *_PLACE, *_BUILD, *_REPORT],
     "return": _REMOVE,
@@ -56,7 +58,8 @@ FLOWS = {
     "release": [*_ACT, Point.AGENT_PLUG_RELEASED, *_REPORT],
 }
 _REFUSED = {Point.API_SERVERS_WRITTEN, Point.API_ACTION_WRITTEN}
-_ELSEWHERE = {Point.AGENT_MDEV_DEFINED}  # only where there are mediated devices
+# Only where there are devices that a domain has: tests/lab.
+_ELSEWHERE = {Point.AGENT_MDEV_DEFINED, Point.AGENT_DEVICES_PUT_AWAY}
 
 
 def test_every_point_is_in_some_flow() -> None:
@@ -104,6 +107,24 @@ def test_a_server_is_rebooted(cloud: Cloud, point: Point) -> None:
     server = cloud.one()
     with cloud.killed_at(point):
         cloud.act(server, "reboot", {"type": "HARD"})
+    cloud.assert_runs()
+
+
+@pytest.mark.parametrize("point", steps(FLOWS["suspend"]))
+def test_a_server_is_suspended(cloud: Cloud, point: Point) -> None:
+    server = cloud.one()
+    with cloud.killed_at(point):
+        cloud.act(server, "suspend")
+    cloud.assert_suspended()
+
+
+@pytest.mark.parametrize("point", steps(FLOWS["resume"]))
+def test_a_server_is_resumed(cloud: Cloud, point: Point) -> None:
+    server = cloud.one()
+    cloud.act(server, "suspend")
+    cloud.assert_suspended()
+    with cloud.killed_at(point):
+        cloud.act(server, "resume")
     cloud.assert_runs()
 
 

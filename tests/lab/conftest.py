@@ -1,13 +1,19 @@
 # Copyright accelsched contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The lab, started once for all its tests: the machine, a control plane beside it, the agent inside."""
+"""The lab, started once for all its tests: the machine, a control plane beside it, the agent inside.
+
+With ``-n 2``, as ``tools/lab test`` has it, the tests of two machines that servers go between run beside those of the
+one; each of the two processes has a control plane of its own.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -22,12 +28,33 @@ _ROOT = Path(__file__).parents[2]
 _LOGS = pytest.StashKey[list[Path]]()
 _REPORT = pytest.StashKey[Report]()
 _LOG_TAIL_BYTES = 6000
+_TOLD = "lab-report"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Begin a report."""
     config.addinivalue_line("markers", "way(name, seen): a way that the test is of, and what is seen if it works")
     config.stash[_REPORT] = Report()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have tests that share machines be in one process."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("peers" if "peer_vms" in fixtures else "host"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that prints the report what was seen in this one."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[_TOLD] = session.config.stash[_REPORT].told()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what another process tells; one that crashed tells nothing."""
+    if told := getattr(node, "workeroutput", {}).get(_TOLD):
+        node.config.stash[_REPORT].add_all(told)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -61,8 +88,9 @@ def logs(pytestconfig: pytest.Config) -> list[Path]:
 @pytest.fixture(scope="session")
 def starting(logs: list[Path]) -> Iterator[Future[ControlPlane]]:
     """The control plane, which starts while the machine boots."""
-    with cache.lock("control"):
-        control = ControlPlane(cache.root() / "control")
+    name = f"control-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+    with cache.lock(name):
+        control = ControlPlane(cache.root() / name)
         logs += control.logs
 
         def start() -> ControlPlane:

@@ -10,7 +10,7 @@ import pytest
 from labvm import observe
 from labvm.agent import EDU_ANSWERS, FPGA_ID, VGPU_ID
 from labvm.control import ControlPlane, wait_for
-from labvm.machine import FPGA, NVME, NVME_TEXT, SRIOV_GPU, Machine
+from labvm.machine import FPGA, Machine
 from labvm.servers import LIVE_MIGRATE, Server
 from stack.errors import StackError
 
@@ -79,29 +79,3 @@ def test_a_flavor_that_asks_for_an_fpga_gives_the_guest_the_whole_pci_device(
 def _device_events(server: Server) -> list[str]:
     """Return what a server was told about its devices, the newest first."""
     return [action["action"] for action in server.actions() if action["action"].startswith("device-")]
-
-
-@pytest.mark.way("virtual function", "the guest's driver reads its disk; vfio-pci while in use, given back")
-@pytest.mark.way(
-    "mediated device on a virtual function", "the guest's driver is echoed by the device; the card's capacity counts"
-)
-def test_virtual_functions_are_given_whole_and_as_parents_of_mediated_devices(
-    control_plane: ControlPlane, lab_vm: Machine
-) -> None:
-    server = Server.create(
-        *(control_plane, lab_vm, "functions", "group_policy=none", "resources_nvme:CUSTOM_NVME_VF=1"),
-        *("resources_gpu:VGPU=1", "trait_gpu:CUSTOM_PCI_DEVICE_1B36_0010=required"),
-    )
-    assert server.device("CUSTOM_NVME_VF") == NVME
-    assert observe.driver(lab_vm, NVME.removesuffix("0") + "1") == "vfio-pci"
-    assert server.device("VGPU") == SRIOV_GPU
-    [parent] = observe.own_mdevs(lab_vm).values()
-    assert parent == SRIOV_GPU.removesuffix("0") + "1"
-    server.booted()
-    console = server.console()
-    assert re.search(rf"nvme \S+ disk=\S+ read={NVME_TEXT}", console)  # by the guest's driver, DMA and interrupts
-    assert "echoed=hello" in console
-
-    server.delete()
-    assert observe.driver(lab_vm, NVME.removesuffix("0") + "1") is None
-    assert lab_vm.channel.check(["ls", "/var/lib/accelsched/pci"]) == ""

@@ -400,6 +400,10 @@ class Cloud:
         """One server is there, and off, and holds what its flavor says, and there is nothing else."""
         self._assert_is("SHUTOFF", runs=False)
 
+    def assert_suspended(self) -> None:
+        """One server is there, and suspended, and holds what its flavor says, and there is nothing else."""
+        self._assert_is("SUSPENDED", runs=False)
+
     def _assert_is(self, status: str, *, runs: bool) -> None:
         server = self.wait_for(status)
         host = server["OS-EXT-SRV-ATTR:host"]

@@ -1,20 +1,22 @@
 # Copyright accelsched contributors
 # SPDX-License-Identifier: Apache-2.0
-"""RabbitMQ on loopback: the one that runs, else one started for as long as it is needed."""
+"""RabbitMQ on loopback: the one that runs, else one started for as long as a lab needs it."""
 
 from __future__ import annotations
 
 import functools
 import socket
 import subprocess
-from pathlib import Path
 
 from stack import http
 from stack.daemon import Daemon
 from stack.errors import StackError
 
+from labvm import cache
+
 PORT = 5672
 _START_TIMEOUT_S = 90.0
+_OURS = "accelsched-"
 
 # Node, its port mapper and the link between nodes: RabbitMQ listens to the world unless told otherwise.
 _LOOPBACK = {
@@ -31,41 +33,48 @@ def url(host: str, virtual_host: str) -> str:
     return f"rabbit://guest:guest@{host}:{PORT}/{virtual_host}"
 
 
-class RabbitMQ:
-    """The server.
+class VirtualHost:
+    """A part of the server for one control plane, so that no other program's messages are its own."""
 
-    :param state_dir: its pid file and log, when it is started here
-    """
+    def __init__(self, name: str) -> None:
+        self.name = f"{_OURS}{name}"
+        self._daemon = Daemon("rabbitmq", cache.root() / "rabbitmq")
 
-    def __init__(self, state_dir: Path) -> None:
-        self._daemon = Daemon("rabbitmq", state_dir)
+    def make(self, *, empty: bool) -> None:
+        """Have it, on the server that runs or on one that is started.
 
-    def start(self) -> None:
-        """Start it unless somebody did.
-
-        :raises stack.errors.StackError: when it does not come up
+        :param empty: without what an earlier one of the name may have
+        :raises stack.errors.StackError: when the server does not come up
         """
-        if not http.port_is_taken(PORT):
-            self._daemon.start(["rabbitmq-server"], environment=_LOOPBACK)
-            self._daemon.wait_until(lambda: http.port_is_taken(PORT), _START_TIMEOUT_S)
-            _control("await_startup", on=_LOOPBACK["RABBITMQ_NODENAME"])
+        with cache.lock("rabbitmq"):
+            if not http.port_is_taken(PORT):
+                self._daemon.start(["rabbitmq-server"], environment=_LOOPBACK)
+                self._daemon.wait_until(lambda: http.port_is_taken(PORT), _START_TIMEOUT_S)
+                _control("await_startup", on=_LOOPBACK["RABBITMQ_NODENAME"])
+            if empty:
+                self._delete()
+            if self.name not in _ours():
+                _control("add_vhost", self.name)
+            _control("set_permissions", "-p", self.name, "guest", ".*", ".*", ".*")
 
-    def stop(self) -> None:
-        """Stop it if it was started here."""
-        if self._daemon.pid() is not None:
-            # The daemon is Debian's script, which hands no signal on to the server below it.
-            _control("shutdown")
-            self._daemon.stop()
+    def delete(self) -> None:
+        """Delete it with all its queues; and stop the server, if that was started from here and this was the last."""
+        with cache.lock("rabbitmq"):
+            if not http.port_is_taken(PORT):
+                return
+            self._delete()
+            if self._daemon.pid() is not None and not _ours():
+                # The daemon is Debian's script, which hands no signal on to the server below it.
+                _control("shutdown")
+                self._daemon.stop()
 
-    def make_virtual_host(self, name: str) -> None:
-        """Make a virtual host of our own, so that no other program's messages are ours."""
-        _control("add_vhost", name)
-        _control("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+    def _delete(self) -> None:
+        if self.name in _ours():
+            _control("delete_vhost", self.name)
 
-    def delete_virtual_host(self, name: str) -> None:
-        """Delete a virtual host with all its queues, if there is one."""
-        if name in _control("list_vhosts", "name").splitlines():
-            _control("delete_vhost", name)
+
+def _ours() -> list[str]:
+    return [name for name in _control("list_vhosts", "name").splitlines() if name.startswith(_OURS)]
 
 
 @functools.cache

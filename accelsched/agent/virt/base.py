@@ -88,6 +88,7 @@ class PresentServer:
     # What was attached to it while it was there, by the accelerator's id; False: begun, and not known to be done.
     plugs: Mapping[str, bool] = field(default_factory=dict)
     let_go: frozenset[str] = frozenset()  # those of them that its guest let go of when nobody waited for that any more
+    lacks: bool = False  # it runs without a device of its own that it was to let go of for a while
 
 
 @dataclass(frozen=True)
@@ -261,10 +262,12 @@ class VirtDriver(ABC):
         """
 
     @abstractmethod
-    def suspend(self, server_uuid: str) -> None:
-        """Save the memory of a server that runs, and stop it.
+    def suspend(self, server_uuid: str, timeout_s: float, progress: Progress) -> None:
+        """Save the memory of a server that runs, and stop it. Its next :meth:`build` has it go on with all its devices.
 
-        :raises PowerError: when the hypervisor refuses
+        :param timeout_s: seconds that the guest may take to let go of devices which cannot be saved
+        :raises PowerError: when the hypervisor refuses, or the guest; it runs on then
+        :raises InterruptedBuildError: when told to stop waiting
         """
 
     @abstractmethod

@@ -143,7 +143,7 @@ class SimulatedDriver(base.VirtDriver):
         """Say that the server is paused."""
         self._change(server_uuid, power=base.Power.PAUSED)
 
-    def suspend(self, server_uuid: str) -> None:
+    def suspend(self, server_uuid: str, timeout_s: float, progress: base.Progress) -> None:
         """Say that the server is suspended."""
         self._change(server_uuid, power=base.Power.SUSPENDED)
 

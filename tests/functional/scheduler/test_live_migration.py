@@ -306,17 +306,19 @@ def test_a_host_that_is_lost_ends_it(site: Site, lost: str) -> None:
         ("simulated", (), BOOKWORM, None),
     ],
 )
-def test_a_server_is_suspended_where_its_devices_can_be_saved_and_else_refused_before_anything_happens(
-    site: Site, how: str, traits: tuple[str, ...], hypervisor: dict[str, Any], why: str | None
+@pytest.mark.parametrize("version", ["1.3", wire.AGENT_VERSION])
+def test_a_server_is_suspended_where_its_devices_can_be_saved_or_its_agent_knows_how_to_do_without(
+    site: Site, how: str, traits: tuple[str, ...], hypervisor: dict[str, Any], why: str | None, version: str
 ) -> None:
-    report(site, "h0", how, traits, **hypervisor)
+    told = report(site, "h0", how, traits, **hypervisor)
+    site.controller.report_host({}, {**told, "rpc_version": version})
     uuid = running(site)
 
     def suspend() -> None:
         about: dict[str, Any] = {"project_id": None, "admin": True}
         site.db.transact(lambda session: orders.give(session, uuid, orders.SUSPEND, ORIGIN, **about))
 
-    if why is None:
+    if why is None or version != "1.3":
         suspend()
         assert power(site, "h0", uuid) == "suspended"
     else:

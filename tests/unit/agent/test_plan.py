@@ -15,6 +15,7 @@ from accelsched.agent.plan import (
     Await,
     Build,
     Cancel,
+    Complete,
     Failure,
     Hasten,
     Obey,
@@ -51,6 +52,17 @@ def wanted(uuid: str, desired: str = "active", name: str = "s") -> Any:
         "config_drive": False,
         "created_at": "",
     }
+
+
+def test_a_server_that_runs_on_gets_back_what_its_guest_let_go_of_to_be_suspended():
+    def action(power: Power = Power.RUNNING, **more: Any) -> Action:
+        server = PresentServer(UUIDS[0], power, Launch.THIS_BOOT, lacks=True)
+        (action,) = plan([wanted(UUIDS[0]) | more], Present([server]))
+        return action
+
+    assert action() == Complete(wanted(UUIDS[0]))
+    assert action(Power.PAUSED) == Observe(UUIDS[0], "paused")
+    assert isinstance(action(order={"number": 1, "power": "suspended", "reboot": None}), Obey)  # that comes first
 
 
 def there(uuid: str, power: Power = Power.RUNNING, launch: Launch = Launch.THIS_BOOT) -> Present:

@@ -39,11 +39,16 @@ from accelsched.agent.virt.libvirt.domain import DISK_TARGET, DomainSpec, domain
 from accelsched.agent.virt.libvirt.host import LibvirtHost
 from accelsched.agent.virt.libvirt.media import Media
 from accelsched.agent.virt.libvirt.owned import Owned
+from accelsched.failpoints import Point, reach
 
 LOG = log.getLogger(__name__)
 
 _PRESS_AGAIN_S = 10.0  # a guest that is still booting misses the power button
 _LOOK_AGAIN_S = 0.5
+# What libvirt says when it cannot save a domain with the devices that it has.
+_UNSAVED = frozenset(
+    {libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_OPERATION_UNSUPPORTED, libvirt.VIR_ERR_CONFIG_UNSUPPORTED}
+)
 
 
 class LibvirtDriver(base.VirtDriver):
@@ -99,6 +104,7 @@ class LibvirtDriver(base.VirtDriver):
                 awaited=files_.incoming.exists(),
                 plugs=domain.plugs,
                 let_go=domain.let_go,
+                lacks=domain.lacks,
             )
             for uuid in sorted(domains.keys() | set(instance.server_uuids(self._instances)))
             for files_, domain in [(self._instance(uuid), domains.get(uuid, owned.NONE))]
@@ -111,6 +117,7 @@ class LibvirtDriver(base.VirtDriver):
         server_uuid = assignment["server_uuid"]
         files_ = self._instance(server_uuid)
         if self._goes_on(server_uuid, resume=base.to_run(assignment)):
+            self._complete(server_uuid)
             self._is_there(files_)
             return
         files_.create(assignment.get("incarnation", 1))
@@ -126,6 +133,8 @@ class LibvirtDriver(base.VirtDriver):
         spec = self._spec(assignment, attachments, files_, disk, progress)
         progress.step("starting")
         self._owned.start(domain_xml(spec))
+        reach(Point.AGENT_DOMAIN_STARTED)
+        self._complete(server_uuid)
         self._is_there(files_)
         if rescue is None:
             files_.rescue_disk.unlink(missing_ok=True)
@@ -211,10 +220,28 @@ class LibvirtDriver(base.VirtDriver):
         """Stop the domain's virtual CPUs."""
         self._owned.do(server_uuid, lambda domain: domain.suspend(), "paused")
 
-    def suspend(self, server_uuid: str) -> None:
-        """Have libvirt save the domain's memory and stop it; its next start restores it."""
-        if self._owned.power(server_uuid) is not base.Power.SUSPENDED:
-            self._owned.do(server_uuid, lambda domain: domain.managedSave(0), "suspended")
+    def suspend(self, server_uuid: str, timeout_s: float, progress: base.Progress) -> None:
+        """Have libvirt save the domain's memory and stop it; its next start restores it.
+
+        Devices are saved with it where QEMU can, else the guest lets go of them before.
+        """
+
+        def save(domain: Any) -> None:
+            try:
+                domain.managedSave(0)
+            except libvirt.libvirtError as exc:
+                if exc.get_error_code() not in _UNSAVED:
+                    raise
+                plugs.put_away(domain, timeout_s, progress)
+                reach(Point.AGENT_DEVICES_PUT_AWAY)
+                domain.managedSave(0)
+
+        if self._owned.power(server_uuid) is base.Power.SUSPENDED:
+            return
+        try:
+            self._owned.do(server_uuid, save, "suspended")
+        except base.PlugError as exc:
+            raise base.PowerError(f"the server could not be suspended: {exc}") from exc
 
     def snapshot(self, server_uuid: str, progress: base.Progress) -> base.Snapshot:
         """Copy the disk: by QEMU while it has it open, else by qemu-img."""
@@ -487,6 +514,13 @@ class LibvirtDriver(base.VirtDriver):
         if power is base.Power.PAUSED and resume:
             self._owned.do(server_uuid, lambda domain: domain.resume(), "resumed")
         return power in (base.Power.RUNNING, base.Power.PAUSED)
+
+    def _complete(self, server_uuid: str) -> None:
+        """Give a domain back what its guest let go of to be suspended."""
+        try:
+            self._owned.do(server_uuid, plugs.give_back, "given back its devices")
+        except (base.PlugError, base.PowerError) as exc:
+            raise base.BuildError(str(exc)) from exc.__cause__
 
 
 def _warn_unreachable(directory: Path) -> None:

@@ -34,9 +34,10 @@ class Domain(NamedTuple):
     rescued: bool
     plugs: Mapping[str, bool]
     let_go: frozenset[str]
+    lacks: bool
 
 
-NONE = Domain(base.Power.ABSENT, False, {}, frozenset())
+NONE = Domain(base.Power.ABSENT, False, {}, frozenset(), False)
 
 
 class Owned:
@@ -57,8 +58,11 @@ class Owned:
                 said = mark(domain)
                 if said.get("node") == self._node_uuid:
                     domains[domain.UUIDString()] = Domain(
-                        *(power_of(domain), said.get("rescue") == "yes"),
-                        *(plugs.plugs_of(said), plugs.let_go(domain, said)),
+                        power=power_of(domain),
+                        rescued=said.get("rescue") == "yes",
+                        plugs=plugs.plugs_of(said),
+                        let_go=plugs.let_go(domain, said),
+                        lacks=plugs.lacks(domain, said),
                     )
             except libvirt.libvirtError as exc:
                 if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # it went while we looked
