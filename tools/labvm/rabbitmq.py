@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import socket
 import subprocess
+from pathlib import Path
 
 from stack import http
 from stack.daemon import Daemon
@@ -33,12 +34,39 @@ def url(host: str, virtual_host: str) -> str:
     return f"rabbit://guest:guest@{host}:{PORT}/{virtual_host}"
 
 
+class RabbitMQ:
+    """The server.
+
+    :param state_dir: its pid file and log, when it is started here
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._daemon = Daemon("rabbitmq", state_dir)
+
+    def start(self) -> None:
+        """Start it unless somebody did.
+
+        :raises stack.errors.StackError: when it does not come up
+        """
+        if not http.port_is_taken(PORT):
+            self._daemon.start(["rabbitmq-server"], environment=_LOOPBACK)
+            self._daemon.wait_until(lambda: http.port_is_taken(PORT), _START_TIMEOUT_S)
+            _control("await_startup", on=_LOOPBACK["RABBITMQ_NODENAME"])
+
+    def stop(self) -> None:
+        """Stop it if it was started here."""
+        if self._daemon.pid() is not None:
+            # The daemon is Debian's script, which hands no signal on to the server below it.
+            _control("shutdown")
+            self._daemon.stop()
+
+
 class VirtualHost:
     """A part of the server for one control plane, so that no other program's messages are its own."""
 
     def __init__(self, name: str) -> None:
         self.name = f"{_OURS}{name}"
-        self._daemon = Daemon("rabbitmq", cache.root() / "rabbitmq")
+        self._server = RabbitMQ(cache.root() / "rabbitmq")  # all of them together start and stop one
 
     def make(self, *, empty: bool) -> None:
         """Have it, on the server that runs or on one that is started.
@@ -47,10 +75,7 @@ class VirtualHost:
         :raises stack.errors.StackError: when the server does not come up
         """
         with cache.lock("rabbitmq"):
-            if not http.port_is_taken(PORT):
-                self._daemon.start(["rabbitmq-server"], environment=_LOOPBACK)
-                self._daemon.wait_until(lambda: http.port_is_taken(PORT), _START_TIMEOUT_S)
-                _control("await_startup", on=_LOOPBACK["RABBITMQ_NODENAME"])
+            self._server.start()
             if empty:
                 self._delete()
             if self.name not in _ours():
@@ -63,10 +88,8 @@ class VirtualHost:
             if not http.port_is_taken(PORT):
                 return
             self._delete()
-            if self._daemon.pid() is not None and not _ours():
-                # The daemon is Debian's script, which hands no signal on to the server below it.
-                _control("shutdown")
-                self._daemon.stop()
+            if not _ours():
+                self._server.stop()
 
     def _delete(self) -> None:
         if self.name in _ours():
