@@ -65,7 +65,10 @@ class ControlPlane:
         Images(self._keystone.session(), self._glance.url).ensure_guest(guest.build(report=report))
         clouds.write(self._clouds, self._keystone)
         transport_url = rabbitmq.url("127.0.0.1", self._virtual_host.name)
-        options = f"[DEFAULT]\ntransport_url = {transport_url}\nallow_resize_to_same_host = true\n\n[standalone]\nservices = api, scheduler\n"
+        options = (
+            f"[DEFAULT]\ntransport_url = {transport_url}\nallow_resize_to_same_host = true\n\n"
+            "[standalone]\nservices = api, scheduler\n"
+        )
         self._service.start(self._state_dir / "accelsched", options, report)
 
     def stop(self) -> None:
