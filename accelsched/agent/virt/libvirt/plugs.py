@@ -178,7 +178,7 @@ def _kept(mark: etree._Element) -> list[etree._Element]:
 
 
 def _wanted(mark: etree._Element) -> list[etree._Element]:
-    """Return those of them that are not to be detached, or were not when that was last begun."""
+    """Return those of them that nobody has begun to detach."""
     return [device for device in _kept(mark) if device.get("attached") != "no" and device.get("asked") is None]
 
 
