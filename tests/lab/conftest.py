@@ -37,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_REPORT] = Report()
 
 
+@pytest.hookimpl(tryfirst=True)  # before those who look at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have tests that share machines be in one process."""
     for item in items:
