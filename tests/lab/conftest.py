@@ -23,12 +23,14 @@ from labvm.control import ControlPlane
 from labvm.machine import GPUS, HOST, Machine
 from labvm.report import Report
 from stack import progress
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 _ROOT = Path(__file__).parents[2]
 _LOGS = pytest.StashKey[list[Path]]()
 _REPORT = pytest.StashKey[Report]()
 _LOG_TAIL_BYTES = 6000
 _TOLD = "lab-report"
+_TWO_MACHINES = "test_two_hosts.py"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,12 +39,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_REPORT] = Report()
 
 
-@pytest.hookimpl(tryfirst=True)  # before those who look at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have tests that share machines be in one process."""
-    for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("peers" if "peer_vms" in fixtures else "host"))
+class ByMachines(LoadScopeScheduling):
+    """Has tests that share machines be in one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _TWO_MACHINES if _TWO_MACHINES in nodeid else "one machine"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByMachines:
+    """Deal tests out to two processes, if there are two."""
+    return ByMachines(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -51,7 +57,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.config.workeroutput[_TOLD] = session.config.stash[_REPORT].told()
 
 
-@pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Take what another process tells; one that crashed tells nothing."""
     if told := getattr(node, "workeroutput", {}).get(_TOLD):

@@ -92,7 +92,7 @@ def _test(arguments: list[str]) -> int:
     python = Path(os.environ.get("ACCELSCHED_VENV") or _ROOT / ".venv") / "bin/python"
     tests = subprocess.Popen(
         # Two processes: the tests of two machines that servers go between beside those of the one.
-        [python, "-m", "pytest", "-v", "--durations=0", "-n", "2", "--dist", "loadgroup", "tests/lab", *arguments],
+        [python, "-m", "pytest", "-v", "--durations=0", "-n", "2", "tests/lab", *arguments],
         cwd=_ROOT,
         stdout=subprocess.PIPE,
         text=True,
