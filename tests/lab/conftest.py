@@ -1,19 +1,13 @@
 # Copyright accelsched contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The lab, started once for all its tests: the machine, a control plane beside it, the agent inside.
-
-With ``-n 2``, as ``tools/lab test`` has it, the tests of two machines that servers go between run beside those of the
-one; each of the two processes has a control plane of its own.
-"""
+"""The lab, started once for all its tests: the machine, a control plane beside it, the agent inside."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -23,44 +17,17 @@ from labvm.control import ControlPlane
 from labvm.machine import GPUS, HOST, Machine
 from labvm.report import Report
 from stack import progress
-from xdist.scheduler.loadscope import LoadScopeScheduling
 
 _ROOT = Path(__file__).parents[2]
 _LOGS = pytest.StashKey[list[Path]]()
 _REPORT = pytest.StashKey[Report]()
 _LOG_TAIL_BYTES = 6000
-_TOLD = "lab-report"
-_TWO_MACHINES = "test_two_hosts.py"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Begin a report."""
     config.addinivalue_line("markers", "way(name, seen): a way that the test is of, and what is seen if it works")
     config.stash[_REPORT] = Report()
-
-
-class ByMachines(LoadScopeScheduling):
-    """Has tests that share machines be in one process."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return _TWO_MACHINES if _TWO_MACHINES in nodeid else "one machine"
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByMachines:
-    """Deal tests out to two processes, if there are two."""
-    return ByMachines(config, log)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Tell the process that prints the report what was seen in this one."""
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput[_TOLD] = session.config.stash[_REPORT].told()
-
-
-def pytest_testnodedown(node: Any) -> None:
-    """Take what another process tells; one that crashed tells nothing."""
-    if told := getattr(node, "workeroutput", {}).get(_TOLD):
-        node.config.stash[_REPORT].add_all(told)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -94,9 +61,8 @@ def logs(pytestconfig: pytest.Config) -> list[Path]:
 @pytest.fixture(scope="session")
 def starting(logs: list[Path]) -> Iterator[Future[ControlPlane]]:
     """The control plane, which starts while the machine boots."""
-    name = f"control-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
-    with cache.lock(name):
-        control = ControlPlane(cache.root() / name)
+    with cache.lock("control"):
+        control = ControlPlane(cache.root() / "control")
         logs += control.logs
 
         def start() -> ControlPlane:

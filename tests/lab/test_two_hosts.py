@@ -61,12 +61,18 @@ class TwoHosts:
         except TimeoutError as exc:
             raise AssertionError(f"{exc}; it ends:\n{self.console(host, server)[-3000:]}") from exc
 
-    def answering(self, host: str, server: str) -> int:
-        """Return how many devices have answered the guest by the end of its next round over all of them."""
-        seen = len(self.says(host, server, "tick at"))
-        self.says(host, server, "tick at", times=seen + 2)
-        last = self.console(host, server).split("tick at")[-2]
-        return len(re.findall(r"mtty \S+ tty=\S+ echoed=hello", last))
+    def all_answer(self, host: str, server: str, devices: int) -> None:
+        """Wait until so many devices have answered the guest in one of its next rounds over all of them.
+
+        It gives each a few seconds, which on a busy machine is not always enough.
+        """
+        begun = len(self.says(host, server, "tick at"))
+
+        def look() -> bool:
+            rounds = self.console(host, server).split("tick at")[begun + 1 : -1]
+            return any(len(re.findall(r"mtty \S+ tty=\S+ echoed=hello", told)) == devices for told in rounds)
+
+        wait_for(look, _GUEST_S, f"{devices} devices to answer {server}", interval=1.0)
 
     def share_ports(self) -> None:
         """Have the GPUs' types share what they have, where one type would exclude the other."""
@@ -138,7 +144,7 @@ def test_the_agent_of_one_host_has_its_helper_by_sudo(two: TwoHosts, peers: list
 @pytest.mark.way("mediated devices of two types on one function", "both answer the guest; the types share its capacity")
 def test_one_gpu_gives_a_server_vgpus_of_two_types(two: TwoHosts, server: str) -> None:
     host, _ = two.settled(server, "ACTIVE")
-    assert two.answering(host, server) == 2
+    two.all_answer(host, server, 2)
 
     machine = two.machines[host]
     made = observe.own_mdevs(machine)
@@ -156,7 +162,7 @@ def test_a_server_goes_with_its_vgpus_while_its_guest_runs_on(two: TwoHosts, ser
 
     two.migrate_live(server)
     assert two.settled(server, "ACTIVE") == (target, source)
-    assert two.answering(target, server) == 2
+    two.all_answer(target, server, 2)
     assert "accelsched-guest: kernel" not in two.console(target, server)  # it was not booted again
     assert observe.domains(two.machines[target])[server] == "running"
     mdevs = two.mdevs(target)
@@ -183,7 +189,7 @@ def test_a_server_goes_with_a_shutdown_to_other_vgpus(two: TwoHosts, server: str
     console = two.console(target, server)
     assert "boot 2" in console  # what was on the disk has come
     assert len(re.findall(rf"accelsched-guest: pci \S+ {VGPU_ID} ", console)) == 2
-    assert two.answering(target, server) == 2
+    two.all_answer(target, server, 2)
     assert two.holds(source, server) == (False, True)
 
     two.control.openstack("server", "resize", "confirm", server)

@@ -91,8 +91,7 @@ def _test(arguments: list[str]) -> int:
     build.build()
     python = Path(os.environ.get("ACCELSCHED_VENV") or _ROOT / ".venv") / "bin/python"
     tests = subprocess.Popen(
-        # Two processes: the tests of two machines that servers go between beside those of the one.
-        [python, "-m", "pytest", "-v", "--durations=0", "-n", "2", "tests/lab", *arguments],
+        [python, "-m", "pytest", "-v", "--durations=0", "tests/lab", *arguments],
         cwd=_ROOT,
         stdout=subprocess.PIPE,
         text=True,

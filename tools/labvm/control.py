@@ -38,7 +38,8 @@ class ControlPlane:
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
         # The broker is one for all labs of this machine.
-        self._virtual_host = rabbitmq.VirtualHost(f"lab-{hashlib.sha256(bytes(state_dir.resolve())).hexdigest()[:12]}")
+        self._virtual_host = f"lab-{hashlib.sha256(bytes(state_dir.resolve())).hexdigest()[:12]}"
+        self._rabbitmq = rabbitmq.RabbitMQ(state_dir)
         self._keystone = Keystone(state_dir, http.free_port(), hash_rounds=4)
         self._glance = Glance(state_dir, self._keystone, http.free_port())
         self._service = Standalone(state_dir, self._keystone, self._glance, http.free_port())
@@ -58,13 +59,15 @@ class ControlPlane:
         self._stop_services()
         shutil.rmtree(self._state_dir, ignore_errors=True)
         self._state_dir.mkdir(parents=True, mode=0o700)
-        self._virtual_host.make(empty=True)
+        self._rabbitmq.start()
+        self._rabbitmq.delete_virtual_host(self._virtual_host)
+        self._rabbitmq.make_virtual_host(self._virtual_host)
         self._keystone.start(report)
         self._glance.start(report)
         accounts.ensure(self._keystone, accounts.catalog(self._glance.url, self._service.url))
         Images(self._keystone.session(), self._glance.url).ensure_guest(guest.build(report=report))
         clouds.write(self._clouds, self._keystone)
-        transport_url = rabbitmq.url("127.0.0.1", self._virtual_host.name)
+        transport_url = rabbitmq.url("127.0.0.1", self._virtual_host)
         options = (
             f"[DEFAULT]\ntransport_url = {transport_url}\nallow_resize_to_same_host = true\n\n"
             "[standalone]\nservices = api, scheduler\n"
@@ -74,7 +77,8 @@ class ControlPlane:
     def stop(self) -> None:
         """Stop everything that :meth:`start` started."""
         self._stop_services()
-        self._virtual_host.delete()
+        self._rabbitmq.delete_virtual_host(self._virtual_host)
+        self._rabbitmq.stop()
 
     def _stop_services(self) -> None:
         stops: list[Callable[[], object]] = [self._service.stop, self._glance.stop, self._keystone.stop]
@@ -84,7 +88,7 @@ class ControlPlane:
     def neighbours(self) -> Neighbours:
         """Return what the agent in the machine has to know."""
         password = self._keystone.passwords.get("accelsched")
-        return Neighbours(self._virtual_host.name, self._keystone.port, self._glance.port, password)
+        return Neighbours(self._virtual_host, self._keystone.port, self._glance.port, password)
 
     def openstack(self, *arguments: str) -> str:
         """Return what the ``openstack`` client prints, run as the operator.

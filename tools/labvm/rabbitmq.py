@@ -1,6 +1,6 @@
 # Copyright accelsched contributors
 # SPDX-License-Identifier: Apache-2.0
-"""RabbitMQ on loopback: the one that runs, else one started for as long as a lab needs it."""
+"""RabbitMQ on loopback: the one that runs, else one started for as long as it is needed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from stack import http
 from stack.daemon import Daemon
 from stack.errors import StackError
 
-from labvm import cache
-
 PORT = 5672
 _START_TIMEOUT_S = 90.0
-_OURS = "accelsched-"
 
 # Node, its port mapper and the link between nodes: RabbitMQ listens to the world unless told otherwise.
 _LOOPBACK = {
@@ -60,44 +57,15 @@ class RabbitMQ:
             _control("shutdown")
             self._daemon.stop()
 
+    def make_virtual_host(self, name: str) -> None:
+        """Make a virtual host of our own, so that no other program's messages are ours."""
+        _control("add_vhost", name)
+        _control("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
 
-class VirtualHost:
-    """A part of the server for one control plane, so that no other program's messages are its own."""
-
-    def __init__(self, name: str) -> None:
-        self.name = f"{_OURS}{name}"
-        self._server = RabbitMQ(cache.root() / "rabbitmq")  # all of them together start and stop one
-
-    def make(self, *, empty: bool) -> None:
-        """Have it, on the server that runs or on one that is started.
-
-        :param empty: without what an earlier one of the name may have
-        :raises stack.errors.StackError: when the server does not come up
-        """
-        with cache.lock("rabbitmq"):
-            self._server.start()
-            if empty:
-                self._delete()
-            if self.name not in _ours():
-                _control("add_vhost", self.name)
-            _control("set_permissions", "-p", self.name, "guest", ".*", ".*", ".*")
-
-    def delete(self) -> None:
-        """Delete it with all its queues; and stop the server, if that was started from here and this was the last."""
-        with cache.lock("rabbitmq"):
-            if not http.port_is_taken(PORT):
-                return
-            self._delete()
-            if not _ours():
-                self._server.stop()
-
-    def _delete(self) -> None:
-        if self.name in _ours():
-            _control("delete_vhost", self.name)
-
-
-def _ours() -> list[str]:
-    return [name for name in _control("list_vhosts", "name").splitlines() if name.startswith(_OURS)]
+    def delete_virtual_host(self, name: str) -> None:
+        """Delete a virtual host with all its queues, if there is one."""
+        if name in _control("list_vhosts", "name").splitlines():
+            _control("delete_vhost", name)
 
 
 @functools.cache

@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from labvm.machine import Machine
 
@@ -30,17 +29,6 @@ class Report:
         self._seen.setdefault(way, seen)
         if failed:
             self._failed.add(way)
-
-    def told(self) -> dict[str, Any]:
-        """Return all of it as plain JSON, for another process."""
-        return {"versions": self.versions, "others": self.others, "seen": self._seen, "failed": sorted(self._failed)}
-
-    def add_all(self, told: Mapping[str, Any]) -> None:
-        """Add what another process has seen and told."""
-        self.versions.update(told["versions"])
-        self.others += told["others"]
-        self._seen |= told["seen"]
-        self._failed |= set(told["failed"])
 
     def text(self) -> str:
         """Return the report as reStructuredText; nothing when no way was tried."""

@@ -25,16 +25,16 @@ check_edu() {
 
 # The kernel's mtty sample: a PCI serial card that echoes what it is sent.
 check_mtty() {
-  for _ in 1 2 3 4 5; do tty=$(ls "$2/tty" 2>/dev/null | head -n 1); [ -z "$tty" ] || break; sleep 1; done
+  for _ in $(seq 20); do tty=$(ls "$2/tty" 2>/dev/null | head -n 1); [ -z "$tty" ] || break; sleep 1; done
   [ -n "$tty" ] || { say "mtty $1 has no tty"; return; }
   stty -F "/dev/$tty" raw -echo -crtscts clocal 9600
-  (timeout 4 head -c 5 < "/dev/$tty" > /echoed) & reader=$!; sleep 1; printf hello > "/dev/$tty"; wait $reader
+  (timeout 20 head -c 5 < "/dev/$tty" > /echoed) & reader=$!; sleep 1; printf hello > "/dev/$tty"; wait $reader
   say "mtty $1 tty=$tty echoed=$(clean < /echoed)"
 }
 
 # Below sysfs the disk is called by its path, nvme0c0n1, when the controller is one of several to the same disk.
 check_nvme() {
-  for _ in 1 2 3 4 5; do
+  for _ in $(seq 20); do
     disk=$(ls -d "$2"/nvme/nvme*/nvme*n1 2>/dev/null | head -n 1 | sed 's|.*/||; s/c[0-9]*n/n/')
     [ ! -b "/dev/$disk" ] || break
     sleep 1

@@ -129,13 +129,14 @@ class LabMachine:
     """The agent is a process in the lab's virtual machine, which has real mediated devices; RabbitMQ between."""
 
     name = "the hardware lab"
+    _VIRTUAL_HOST = "accelsched-quickstart"
 
     def __init__(self, state_dir: Path) -> None:
         from labvm import rabbitmq  # noqa: PLC0415 - the lab builds on this package; only --lab needs it
 
         self._state_dir = state_dir
-        self._virtual_host = rabbitmq.VirtualHost("quickstart")
-        self._transport_url = rabbitmq.url("127.0.0.1", self._virtual_host.name)
+        self._rabbitmq = rabbitmq.RabbitMQ(state_dir)
+        self._transport_url = rabbitmq.url("127.0.0.1", self._VIRTUAL_HOST)
         self._machine_pid: int | None = None
         # Says that the machine was started from here, and is not one of the lab's own tests.
         self._ours = state_dir / "lab-machine"
@@ -148,7 +149,8 @@ class LabMachine:
         from labvm import build, machine  # noqa: PLC0415
 
         with progress.step("RabbitMQ") as step:
-            self._virtual_host.make(empty=False)
+            self._rabbitmq.start()
+            self._rabbitmq.make_virtual_host(self._VIRTUAL_HOST)
             step.detail = "127.0.0.1:5672"
         with _lab_errors(), progress.step("the lab's machine") as step:
             if machine.running() is None:
@@ -181,9 +183,7 @@ class LabMachine:
             if running is None:
                 raise StackError("the lab's machine ended meanwhile")
             password = keystone.passwords.get("accelsched")
-            program = agent.Agent(
-                running, agent.Neighbours(self._virtual_host.name, keystone.port, glance.port, password)
-            )
+            program = agent.Agent(running, agent.Neighbours(self._VIRTUAL_HOST, keystone.port, glance.port, password))
             if running.channel.call(["pgrep", "-f", "accelsched-agent --config-file"]).returncode == 0:
                 step.detail = f"runs already, log {program.log}"
             else:
@@ -222,7 +222,9 @@ class LabMachine:
             running.stop()
         self._ours.unlink(missing_ok=True)
         shutil.rmtree(self._state_dir / "lab", ignore_errors=True)
-        self._virtual_host.delete()
+        with contextlib.suppress(OSError, ValueError):
+            self._rabbitmq.delete_virtual_host(self._VIRTUAL_HOST)
+        self._rabbitmq.stop()
         return "the lab's machine stopped" if stopped else "the lab's machine was not started from here"
 
 
