@@ -86,6 +86,6 @@ def test_the_host_offers_what_the_machine_has(
     control_plane: ControlPlane, providers: dict[str, dict[str, str]]
 ) -> None:
     inventory = _inventory(control_plane, providers[HOST])
-    assert inventory["VCPU"] == 2
+    assert inventory["VCPU"] == 1
     assert 3500 < inventory["MEMORY_MB"] <= 4096
     assert inventory["DISK_GB"] == 19  # ext4's share of the disk of 20 is not for files

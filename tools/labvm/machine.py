@@ -158,6 +158,17 @@ def throwaway(artifacts: Artifacts, name: str) -> Iterator[Machine]:
             machine.stop()
 
 
+def panicked(since: float) -> str | None:
+    """Return the name of a machine whose kernel has stopped; None when there is none.
+
+    :param since: seconds since 1970
+    """
+    for console in sorted(cache.root().glob("*/console.log")):
+        if console.stat().st_mtime > since and b"Kernel panic" in console.read_bytes():
+            return console.parent.name
+    return None
+
+
 def _boot(artifacts: Artifacts, name: str) -> Machine:
     with progress.step("boot", cache.report):
         return _started(artifacts, cache.root() / name)
@@ -229,16 +240,15 @@ def qemu_command(artifacts: Artifacts, folder: Path, port: int) -> list[str]:
 
     :param port: on 127.0.0.1, led to the command server inside
     """
-    # Kernels from 6.12 on were seen to stop over code that they change while another emulated processor runs it.
-    processors = 1 if artifacts.programs else 2
-    # Linux 6.12 was seen to stop over code that it changes, where the other emulated processor ran that at the moment.
-    processors = 1 if artifacts.programs else 2
     programs = f"file={artifacts.programs},if=none,id=programs,format=raw,readonly=on"
     command = [
         "qemu-system-x86_64",
         # Software emulation on purpose: KVM in cloud machines opens and then crawls. The emulated CPU `max` has
         # AMD's SVM, so that nested guests of type kvm work inside.
-        *("-accel", "tcg,thread=multi,tb-size=1024", "-machine", "q35", "-cpu", "max", "-smp", str(processors)),
+        *("-accel", "tcg,thread=multi,tb-size=1024", "-machine", "q35", "-cpu", "max"),
+        # With two processors, kernels were seen to stop: over code that one changed and the other ran, and after a
+        # guest's exit over what the emulation had kept of the guest.
+        *("-smp", "1"),
         *("-m", _MEMORY),
         *("-nodefaults", "-nographic", "-no-reboot", "-serial", "chardev:console"),
         *("-chardev", f"file,id=console,path={folder}/console.log,append=on"),
