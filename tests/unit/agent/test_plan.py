@@ -54,17 +54,6 @@ def wanted(uuid: str, desired: str = "active", name: str = "s") -> Any:
     }
 
 
-def test_a_server_that_runs_on_gets_back_what_its_guest_let_go_of_to_be_suspended():
-    def action(power: Power = Power.RUNNING, **more: Any) -> Action:
-        server = PresentServer(UUIDS[0], power, Launch.THIS_BOOT, lacks=True)
-        (action,) = plan([wanted(UUIDS[0]) | more], Present([server]))
-        return action
-
-    assert action() == Complete(wanted(UUIDS[0]))
-    assert action(Power.PAUSED) == Observe(UUIDS[0], "paused")
-    assert isinstance(action(order={"number": 1, "power": "suspended", "reboot": None}), Obey)  # that comes first
-
-
 def there(uuid: str, power: Power = Power.RUNNING, launch: Launch = Launch.THIS_BOOT) -> Present:
     return Present([PresentServer(uuid, power, launch)])
 
@@ -354,3 +343,14 @@ def test_a_server_on_its_way_is_called_back_or_hastened_as_it_is_said() -> None:
     assert plan([away()], there(A), work=work) == []
     assert plan([away(force=True)], there(A), work=work) == [Hasten(A)]
     assert plan([away(force=True, abort=True)], there(A), work=work) == [Cancel(A)]
+
+
+def test_a_server_that_runs_on_gets_back_what_its_guest_let_go_of_to_be_suspended():
+    def action(power: Power = Power.RUNNING, **more: Any) -> Action:
+        server = PresentServer(UUIDS[0], power, Launch.THIS_BOOT, lacks=True)
+        (action,) = plan([wanted(UUIDS[0]) | more], Present([server]))
+        return action
+
+    assert action() == Complete(wanted(UUIDS[0]))
+    assert action(Power.PAUSED) == Observe(UUIDS[0], "paused")
+    assert isinstance(action(order={"number": 1, "power": "suspended", "reboot": None}), Obey)  # that comes first

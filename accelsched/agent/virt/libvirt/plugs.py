@@ -75,9 +75,7 @@ def put_away(domain: Any, timeout_s: float, progress: Progress) -> None:
     mark = _read_mark(domain)
     mark.set(_AWAY, "yes")
     _write_mark(domain, mark)
-    deadline = time.monotonic() + timeout_s
-    for device in _kept(mark):
-        _free(domain, _attachment(device), deadline, timeout_s, progress)
+    _free(domain, [_attachment(device) for device in _kept(mark)], timeout_s, progress)
 
 
 def give_back(domain: Any) -> None:
@@ -107,13 +105,11 @@ def detach(domain: Any, plug: str, timeout_s: float, progress: Progress) -> None
     :raises PlugError: when it does not
     """
     leaving = [attachment for name, attachment in _told(domain) if name == plug]
-    deadline = time.monotonic() + timeout_s
-    for attachment in leaving:
-        try:
-            _free(domain, attachment, deadline, timeout_s, progress)
-        except LateError:
-            _mark(domain, plug, leaving, attached=True, asked=True)
-            raise
+    try:
+        _free(domain, leaving, timeout_s, progress)
+    except LateError:
+        _mark(domain, plug, leaving, attached=True, asked=True)
+        raise
     if leaving:
         _mark(domain, plug, leaving, attached=False)
 
@@ -138,23 +134,24 @@ def _attach(domain: Any, attachments: Sequence[Attachment]) -> None:
 
 
 def _free(
-    domain: Any, attachment: MdevAttachment | PciAttachment, deadline: float, timeout_s: float, progress: Progress
+    domain: Any, attachments: Sequence[MdevAttachment | PciAttachment], timeout_s: float, progress: Progress
 ) -> None:
-    """Have a guest let go of a device.
+    """Have a guest let go of devices, one after the other.
 
-    :param deadline: of the monotonic clock, until which it may take its time
-    :param timeout_s: seconds that this is in all
+    :param timeout_s: seconds that it may take for all
     :raises LateError: when it does not
     """
-    asked = float("-inf")
-    while domain.isActive() and _address(hostdev(attachment)) in _addresses(domain):
-        progress.check()
-        if time.monotonic() > deadline:
-            raise LateError(f"the guest did not let go of the accelerator within {timeout_s:g} s")
-        if time.monotonic() - asked >= _ASK_AGAIN_S:
-            asked = time.monotonic()
-            _ask(domain, attachment)
-        progress.cancelled.wait(_LOOK_AGAIN_S)
+    deadline = time.monotonic() + timeout_s
+    for attachment in attachments:
+        asked = float("-inf")
+        while domain.isActive() and _address(hostdev(attachment)) in _addresses(domain):
+            progress.check()
+            if time.monotonic() > deadline:
+                raise LateError(f"the guest did not let go of the accelerator within {timeout_s:g} s")
+            if time.monotonic() - asked >= _ASK_AGAIN_S:
+                asked = time.monotonic()
+                _ask(domain, attachment)
+            progress.cancelled.wait(_LOOK_AGAIN_S)
 
 
 def _ask(domain: Any, attachment: MdevAttachment | PciAttachment) -> None:
