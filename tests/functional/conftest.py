@@ -2,12 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real processes over real HTTP: databases of their own, services on free loopback ports.
 
+Tests run on each kind of database. With ``ACCELSCHED_TEST_DATABASES=one`` each runs on one of them, those marked
+``every_database`` excepted.
+
 A database server or broker that is not there fails the tests that need it. Where they are, and as whom to make
 databases, is said by ``ACCELSCHED_TEST_POSTGRESQL``, ``ACCELSCHED_TEST_MARIADB`` and ``ACCELSCHED_TEST_RABBITMQ``.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,8 +34,21 @@ _LONG = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "every_database: what is tested is the database; on each kind wherever tests run"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get("ACCELSCHED_TEST_DATABASES", "all") == "one":
+        _keep(config, items, databases.one_each(items))
     items.sort(key=lambda item: item.path.name not in _LONG)
+
+
+def _keep(config: pytest.Config, items: list[pytest.Item], kept: list[pytest.Item]) -> None:
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import brokers
 import databases
+import forked
 import patience
 import pytest
 import requests
@@ -221,19 +223,12 @@ def test_a_wrong_option_stops_the_process_with_one_line_that_names_it(
     config.write_text(text)
     if command == "accelsched-standalone":
         arguments = [*arguments, "--state-dir", str(tmp_path / "state")]
-    ended = subprocess.run(
-        [Path(sys.executable).parent / command, "--config-file", config, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=patience.LIMIT_S,
-        check=False,
-        cwd=tmp_path,
-    )
-    lines = [line for line in ended.stderr.splitlines() if line.startswith(command)]
-    assert ended.returncode == 2
+    ended = forked.ended(command, "--config-file", config, *arguments, environment=os.environ, where=tmp_path)
+    lines = [line for line in ended.err.splitlines() if line.startswith(command)]
+    assert ended.status == 2
     assert len(lines) == 1
     assert named in lines[0]
-    assert "Traceback" not in ended.stderr
+    assert "Traceback" not in ended.err
 
 
 def test_an_agent_takes_no_orders_from_another_control_plane(start_service, broker: str, tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ import os
 import pathlib
 import shutil
 import uuid
+import zlib
 from collections.abc import Iterator
 
+import pytest
 import sqlalchemy
 
 from accelsched.db import migrations
@@ -22,6 +24,38 @@ _ADMIN_URLS = {
     "postgresql": os.environ.get("ACCELSCHED_TEST_POSTGRESQL", "postgresql+psycopg2://postgres@127.0.0.1/postgres"),
     "mariadb": os.environ.get("ACCELSCHED_TEST_MARIADB", "mysql+pymysql://root@127.0.0.1/"),
 }
+
+
+# Fixtures that tests of a file share: such a file is on one kind of database.
+_SHARED = ("database_url", "ours")
+
+
+def one_each(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Return tests with each on one kind of database only, that one drawn from its name; ``every_database`` on all.
+
+    :param items: tests, one for each kind of database that it can run on
+    """
+    kinds: dict[str, set[str]] = {}
+    drawn = [(item, *_drawn(item)) for item in items]
+    for _, name, kind in drawn:
+        kinds.setdefault(name, set()).add(kind)
+
+    def chosen(name: str) -> str:
+        among = sorted(kinds[name])
+        return among[zlib.crc32(name.encode()) % len(among)]
+
+    return [item for item, name, kind in drawn if not kind or kind == chosen(name)]
+
+
+def _drawn(item: pytest.Item) -> tuple[str, str]:
+    """Return (name that the kind of database is drawn by, kind of a test); no kind: it runs whatever others do."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or item.get_closest_marker("every_database"):
+        return "", ""
+    by_fixture = {fixture: value for fixture, value in callspec.params.items() if value in KINDS}
+    for fixture, kind in by_fixture.items():
+        return item.nodeid.partition("::" if fixture in _SHARED else "[")[0], kind
+    return "", ""
 
 
 @contextlib.contextmanager

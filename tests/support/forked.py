@@ -7,6 +7,8 @@ Imports take one to three seconds of processor time, most of what a short proces
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import faulthandler
 import importlib.metadata
 import multiprocessing
@@ -14,8 +16,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import patience
 
 _processes = multiprocessing.get_context("forkserver")
 # What the services stand on. accelsched.conf chooses between the backends of one of them.
@@ -101,6 +106,33 @@ class Forked:
     def kill(self) -> None:
         """End it where it stands."""
         self.send_signal(signal.SIGKILL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a command ended: its exit status, and what it said."""
+
+    status: int | None
+    out: str
+    err: str
+
+
+def ended(name: str, *arguments: object, environment: Mapping[str, str], where: Path) -> Ended:
+    """Run a command of an installed package to its end, or kill it when it comes to none.
+
+    :param environment: all of it
+    :param where: its working directory
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        out, err = (Path(directory) / stream for stream in ("out", "err"))
+        process = Forked(command, (name, *arguments), environment=environment, where=where, out=out, err=err)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience.LIMIT_S)
+        status = process.poll()
+        if status is None:
+            process.kill()
+            process.wait()
+        return Ended(status, out.read_text(), err.read_text())
 
 
 def command(name: str, *arguments: object) -> int:

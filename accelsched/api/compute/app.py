@@ -96,7 +96,9 @@ def _add_servers(app: resources.App, services: Services) -> None:
         ("os-volume_attachments", "os-volumes-attachments:index", "volumeAttachments"),
     )
     for path, rule, key in lists:
-        nothing = server_parts.Nothing(services, f"os_compute_api:{rule}", key)
+        nothing = server_parts.Nothing(
+            services, f"os_compute_api:{rule}", key, in_pages=path == "os-volume_attachments"
+        )
         app.add_route(f"/servers/{{uuid}}/{path}", nothing)
         app.add_route(f"/servers/{{uuid}}/{path}/{{item}}", nothing, suffix="item")
 

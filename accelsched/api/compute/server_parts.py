@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from accelsched import errors
 from accelsched.api import resources
+from accelsched.api.compute import microversion, queries
 from accelsched.api.compute import server_schemas as schemas
 from accelsched.api.compute import server_views as views
 from accelsched.api.compute.servers import ServerResource
@@ -126,19 +127,27 @@ class Password(ServerResource):
 class Nothing(ServerResource):
     """A collection that is empty for every server here, because the service that would fill it is not there."""
 
-    def __init__(self, services: Services, rule: str, key: str) -> None:
+    def __init__(self, services: Services, rule: str, key: str, *, in_pages: bool = False) -> None:
         """Say what is listed.
 
         :param rule: policy of the list
         :param key: of the answer
+        :param in_pages: the list takes ``limit`` and ``offset``
         """
         super().__init__(services)
         self._rule = rule
+        self._in_pages = in_pages
         self._body: dict[str, list[object]] = {key: []}
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
         """List nothing, of a server that must be there."""
         self._get(uuid, self._scope(resources.context_of(req), self._rule))
+        if self._in_pages:
+            params = queries.parameters(req)
+            if microversion.version_of(req).minor >= 75:
+                queries.check_known(params, "limit", "offset")
+            queries.limit(params, self._services.conf.api.max_limit)
+            queries.number(params, "offset")
         resp.media = self._body
 
     def on_get_item(self, req: falcon.Request, resp: falcon.Response, uuid: str, item: str) -> None:

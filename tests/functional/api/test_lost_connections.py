@@ -21,6 +21,8 @@ from falcon import testing
 from accelsched import conf as options
 from accelsched.api import wsgi
 
+pytestmark = pytest.mark.every_database
+
 HEADERS = {"X-Auth-Token": "admin", "OpenStack-API-Version": "placement 1.39"}
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from patience import wait
 
+pytestmark = pytest.mark.every_database
+
 C = "/compute/v2.1"
 
 

@@ -342,6 +342,14 @@ def test_who_may_only_look_is_refused_whatever_would_be_changed_by_another_servi
         assert [answer.status_code for answer in answers] == [200, 403, 403]
 
 
+def test_volumes_of_a_server_are_none_in_each_page_and_pages_are_asked_for_by_numbers(api, create):
+    path = f"{C}/servers/{create()['server']['id']}/os-volume_attachments"
+    assert api.get(f"{path}?limit=1&offset=2").json() == {"volumeAttachments": []}
+    for wrong in ("limit=x", "limit=-1", "offset=-1"):
+        assert api.get(f"{path}?{wrong}").status_code == 400, wrong
+    assert [api.at(version).get(f"{path}?what=1").status_code for version in ("2.74", "2.75")] == [200, 400]
+
+
 def test_network_information_is_injected_for_operators_into_servers_that_are_there_which_does_nothing(api, create):
     user = api.user("injector")
     path = f"{C}/servers/{create(user)['server']['id']}/action"

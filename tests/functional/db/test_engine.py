@@ -16,6 +16,8 @@ from sqlalchemy import text
 
 from accelsched.db.engine import Database
 
+pytestmark = pytest.mark.every_database
+
 
 @pytest.fixture(params=["postgresql", "mariadb"])
 def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:

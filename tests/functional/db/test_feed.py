@@ -19,6 +19,8 @@ from accelsched.db.engine import Database
 from accelsched.db.placement import ResourceProvider
 from accelsched.placement.fleet import Fleet
 
+pytestmark = pytest.mark.every_database
+
 
 @pytest.fixture(params=databases.KINDS)
 def db(request: pytest.FixtureRequest, templates: databases.Templates, tmp_path: Path) -> Iterator[Database]:

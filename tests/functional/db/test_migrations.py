@@ -23,6 +23,8 @@ from accelsched.placement import claims
 from accelsched.placement.claims import ConsumerAllocation
 from accelsched.placement.fleet import Fleet
 
+pytestmark = pytest.mark.every_database
+
 NOW = datetime.datetime(2026, 1, 1)
 ROOT, GPU = ("aaaaaaaa-0000-4000-8000-00000000000a", "aaaaaaaa-0000-4000-8000-00000000000b")
 OLD, NEW = ("eeeeeeee-0000-4000-8000-000000000001", "eeeeeeee-0000-4000-8000-000000000002")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import patience
+import pytest
 from sqlalchemy.orm import Session
 
 from accelsched import errors
@@ -30,6 +31,8 @@ from accelsched.placement.claims import ConsumerAllocation
 from accelsched.placement.fleet import Fleet
 from accelsched.placement.inventories import Amounts
 from accelsched.placement.provider_changes import Change
+
+pytestmark = pytest.mark.every_database
 
 T = TypeVar("T")
 

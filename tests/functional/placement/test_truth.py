@@ -42,6 +42,8 @@ from accelsched.db import feed
 from accelsched.db.engine import Database
 from accelsched.placement import provider_changes, providers
 
+pytestmark = pytest.mark.every_database
+
 _PROCESSES = 4
 _SECONDS = float(os.environ.get("ACCELSCHED_TEST_HAMMER_S", "10"))
 _SEED = int(os.environ.get("ACCELSCHED_TEST_HAMMER_SEED", str(random.SystemRandom().getrandbits(32))))

@@ -25,6 +25,8 @@ from accelsched.placement.claims import Claim, ConsumerAllocation
 from accelsched.placement.inventories import Amounts
 from accelsched.placement.write_queue import WriteQueue
 
+pytestmark = pytest.mark.every_database
+
 A, B, MISSING = (f"aaaaaaaa-0000-4000-8000-00000000000{n}" for n in "abc")
 
 
