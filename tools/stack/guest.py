@@ -25,7 +25,7 @@ from stack import environment, files, progress
 from stack.errors import StackError
 
 HERE = Path(__file__).resolve().parent
-COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check tsc=reliable"
+COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off init_on_alloc=0 no_timer_check tsc=reliable"
 MIN_RAM_MIB = 128
 DISK_MIB = 16
 
