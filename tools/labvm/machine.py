@@ -37,9 +37,9 @@ OUTER = "10.0.2.2"  # the outer machine's loopback, as seen inside
 PEERS = ("labpeer1", "labpeer2")
 """The hosts of two machines that a network of their own joins; 10.9.0.0/24."""
 
-# The emulated CPU `max` has AMD's SVM, so that nested guests of type kvm work inside. Without what costs emulation much and
-# gives this machine nothing: `rep stosb`, which goes byte by byte here and with which Linux clears memory where a CPU says
-# that it is fast (a nested guest boots in half the time without it), page tables of a fifth level, and guards of memory.
+# The emulated CPU `max` has AMD's SVM, so that nested guests of type kvm work inside. Without what costs emulation much
+# and gives this machine nothing: `rep stosb`, by which Linux clears memory where a CPU says that it is fast, and which
+# goes byte by byte here (nested guests boot in half the time without), page tables of a fifth level, guards of memory.
 _CPU = "max,-erms,-la57,-pku,-smap,-smep,-umip,-mpx"
 _NOT_HERE = "mitigations=off init_on_alloc=0 cryptomgr.notests nowatchdog rcupdate.rcu_expedited=1"
 _COMMAND_PORT = 2222  # of the command server, inside
