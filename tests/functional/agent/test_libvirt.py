@@ -64,11 +64,21 @@ def _remove_domains_of(state: Path) -> None:
     """Remove what a failed test left."""
     connection = libvirt.open(URI)
     for domain in connection.listAllDomains():
-        if f"{state}/" in domain.XMLDesc():
+        if f"{state}/" in _definition(domain):
             if domain.isActive():
                 domain.destroy()
             domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE)
     connection.close()
+
+
+def _definition(domain: libvirt.virDomain) -> str:
+    """Return its XML; nothing of one that another test has removed meanwhile."""
+    try:
+        return str(domain.XMLDesc())
+    except libvirt.libvirtError as exc:
+        if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+        return ""
 
 
 def bootable(images: Any, guest: guests.Guest) -> Any:

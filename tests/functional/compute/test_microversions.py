@@ -95,7 +95,8 @@ def test_a_hypervisor_without_servers_says_so_from_2_75_on(api, create):
 
 
 def test_hypervisors_and_services_go_by_uuids_from_2_53_on(api):
-    assert api.at("2.52").get(f"{C}/os-hypervisors/1").status_code == 200
+    number = api.at("2.52").get(f"{C}/os-hypervisors").json()["hypervisors"][0]["id"]
+    assert api.at("2.52").get(f"{C}/os-hypervisors/{number}").status_code == 200
     assert api.at("2.53").get(f"{C}/os-hypervisors/1").status_code == 400
     assert api.at("2.53").get(f"{C}/os-hypervisors/{uuid.uuid4()}").status_code == 404
     assert api.at("2.53").put(f"{C}/os-services/1", json={"status": "enabled"}).status_code == 400
