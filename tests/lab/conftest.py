@@ -11,7 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from labvm import build, cache, machine, observe, packages, report, warm
+from labvm import build, cache, machine, observe, packages, report
 from labvm.agent import Agent, Helper
 from labvm.control import ControlPlane
 from labvm.machine import GPUS, HOST, Machine
@@ -88,7 +88,6 @@ def lab_vm(starting: Future[ControlPlane], logs: list[Path], pytestconfig: pytes
     with machine.throwaway(build.build(), "tests") as running:
         logs.append(running.folder / "console.log")
         pytestconfig.stash[_REPORT].versions.update(report.versions(running, _ROOT))
-        warm.load(running)
         yield running
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accelsched.failpoints import Point
-from labvm import rabbitmq, warm
+from labvm import rabbitmq
 from labvm.machine import FPGA, NVME, OUTER, Machine, Place
 
 USER = "accelsched"
@@ -130,17 +130,16 @@ class Agent:
 
     def start(self) -> None:
         """Start it; it takes some 15 s until it has reported the host."""
+        # A library of the agent loads eventlet where that is installed, though nothing here uses it; without its name
+        # service that takes 3 s less in this machine.
+        environment = ["env", "EVENTLET_NO_GREENDNS=yes", f"ACCELSCHED_FAIL_POINTS=/run/lab/{self._fail_points.name}"]
+        command = shlex.join([*self._as_user(), *environment, *self._command])
         self._make_ready()
-        log = Path("/run/lab", self.log.name)
-        environment = {"ACCELSCHED_FAIL_POINTS": f"/run/lab/{self._fail_points.name}"}
-        self._pid = None if self._helper is Helper.SUDO else warm.start(self._machine, environment, _FILES, log)
-        if self._pid is None:
-            # A library of the agent loads eventlet where that is installed, though nothing here uses it; without its
-            # name service that takes 3 s less in this machine.
-            settings = [f"{name}={value}" for name, value in environment.items()]
-            command = shlex.join([*self._as_user(), "env", "EVENTLET_NO_GREENDNS=yes", *settings, *self._command])
-            script = f"setsid {command} </dev/null >>{log} 2>&1 & echo $!"
-            self._pid = int(self._machine.channel.check(["sh", "-c", script]))
+        self._pid = int(
+            self._machine.channel.check(
+                ["sh", "-c", f"setsid {command} </dev/null >>/run/lab/agent.log 2>&1 & echo $!"]
+            )
+        )
 
     @property
     def _command(self) -> list[str]:
