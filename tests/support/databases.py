@@ -52,9 +52,9 @@ def _drawn(item: pytest.Item) -> tuple[str, str]:
     callspec = getattr(item, "callspec", None)
     if callspec is None or item.get_closest_marker("every_database"):
         return "", ""
-    by_fixture = {fixture: value for fixture, value in callspec.params.items() if value in KINDS}
-    for fixture, kind in by_fixture.items():
-        return item.nodeid.partition("::" if fixture in _SHARED else "[")[0], kind
+    for fixture, value in callspec.params.items():
+        if value in KINDS:
+            return item.nodeid.partition("::" if fixture in _SHARED else "[")[0], value
     return "", ""
 
 

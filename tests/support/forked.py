@@ -7,7 +7,6 @@ Imports take one to three seconds of processor time, most of what a short proces
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import faulthandler
 import importlib.metadata
@@ -112,7 +111,7 @@ class Forked:
 class Ended:
     """How a command ended: its exit status, and what it said."""
 
-    status: int | None
+    status: int
     out: str
     err: str
 
@@ -126,13 +125,11 @@ def ended(name: str, *arguments: object, environment: Mapping[str, str], where: 
     with tempfile.TemporaryDirectory() as directory:
         out, err = (Path(directory) / stream for stream in ("out", "err"))
         process = Forked(command, (name, *arguments), environment=environment, where=where, out=out, err=err)
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
             process.wait(patience.LIMIT_S)
-        status = process.poll()
-        if status is None:
+        except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
-        return Ended(status, out.read_text(), err.read_text())
+        return Ended(process.wait(), out.read_text(), err.read_text())
 
 
 def command(name: str, *arguments: object) -> int:
