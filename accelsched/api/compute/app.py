@@ -91,14 +91,12 @@ def _add_servers(app: resources.App, services: Services) -> None:
     app.add_route("/servers/{uuid}/ips", ips)
     app.add_route("/servers/{uuid}/ips/{item}", ips, suffix="item")
     lists = (
-        ("os-interface", "os-attach-interfaces:list", "interfaceAttachments"),
-        ("os-security-groups", "servers:show", "security_groups"),
-        ("os-volume_attachments", "os-volumes-attachments:index", "volumeAttachments"),
+        ("os-interface", "os-attach-interfaces:list", "interfaceAttachments", False),
+        ("os-security-groups", "servers:show", "security_groups", False),
+        ("os-volume_attachments", "os-volumes-attachments:index", "volumeAttachments", True),
     )
-    for path, rule, key in lists:
-        nothing = server_parts.Nothing(
-            services, f"os_compute_api:{rule}", key, in_pages=path == "os-volume_attachments"
-        )
+    for path, rule, key, in_pages in lists:
+        nothing = server_parts.Nothing(services, f"os_compute_api:{rule}", key, in_pages=in_pages)
         app.add_route(f"/servers/{{uuid}}/{path}", nothing)
         app.add_route(f"/servers/{{uuid}}/{path}/{{item}}", nothing, suffix="item")
 
